@@ -1,0 +1,188 @@
+//! Files, with the durability rules of a POSIX file system made explicit: data is durable once [`File::sync`]
+//! returned, a created, renamed or removed name once [`sync_dir`] of its directory returned.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// How to open a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    /// Must exist; opened for reading and writing.
+    Existing,
+    /// Created if missing; opened for reading and writing, never truncated.
+    OrCreate,
+    /// Must not exist.
+    New,
+}
+
+/// An open file. Clones share it. Every call names its position: there is no cursor.
+#[derive(Clone, Debug)]
+pub struct File(Arc<std::fs::File>);
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DirEntry {
+    pub name: String,
+    pub is_dir: bool,
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(f).await.map_err(io::Error::other)?
+}
+
+impl File {
+    pub async fn open(path: impl AsRef<Path>, how: Open) -> io::Result<Self> {
+        let path = path.as_ref().to_owned();
+        blocking(move || {
+            let mut o = std::fs::OpenOptions::new();
+            o.read(true).write(true);
+            match how {
+                Open::Existing => {}
+                Open::OrCreate => {
+                    o.create(true).truncate(false);
+                }
+                Open::New => {
+                    o.create_new(true);
+                }
+            }
+            Ok(Self(Arc::new(o.open(path)?)))
+        })
+        .await
+    }
+
+    /// Up to `len` bytes from `offset`; fewer only at the end of the file.
+    pub async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        use std::os::unix::fs::FileExt;
+        let file = Arc::clone(&self.0);
+        blocking(move || {
+            let mut buf = vec![0; len];
+            let mut done = 0;
+            while done < len {
+                match file.read_at(&mut buf[done..], offset + done as u64) {
+                    Ok(0) => break,
+                    Ok(n) => done += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            buf.truncate(done);
+            Ok(Bytes::from(buf))
+        })
+        .await
+    }
+
+    /// Writes all of `data` at `offset`, into the page cache. On an error any prefix may have been written.
+    pub async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        let file = Arc::clone(&self.0);
+        blocking(move || file.write_all_at(&data, offset)).await
+    }
+
+    /// Makes all writes and length changes that were finished before the call durable. After an error the unsynced
+    /// data may be lost even if a later call succeeds: treat it as fatal for the file.
+    pub async fn sync(&self) -> io::Result<()> {
+        let file = Arc::clone(&self.0);
+        blocking(move || file.sync_data()).await
+    }
+
+    pub async fn set_len(&self, len: u64) -> io::Result<()> {
+        let file = Arc::clone(&self.0);
+        blocking(move || file.set_len(len)).await
+    }
+
+    pub async fn len(&self) -> io::Result<u64> {
+        let file = Arc::clone(&self.0);
+        blocking(move || Ok(file.metadata()?.len())).await
+    }
+}
+
+/// The whole of a file.
+pub async fn read(path: impl AsRef<Path>) -> io::Result<Bytes> {
+    let path = path.as_ref().to_owned();
+    blocking(move || Ok(Bytes::from(std::fs::read(path)?))).await
+}
+
+pub async fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    blocking(move || std::fs::create_dir_all(path)).await
+}
+
+/// The entries of a directory, sorted by name.
+pub async fn read_dir(path: impl AsRef<Path>) -> io::Result<Vec<DirEntry>> {
+    let path = path.as_ref().to_owned();
+    blocking(move || {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            entries.push(DirEntry { name, is_dir: entry.file_type()?.is_dir() });
+        }
+        entries.sort();
+        Ok(entries)
+    })
+    .await
+}
+
+pub async fn exists(path: impl AsRef<Path>) -> io::Result<bool> {
+    let path = path.as_ref().to_owned();
+    blocking(move || std::fs::exists(path)).await
+}
+
+/// Atomically replaces `to` by `from`; durable once both directories are synced.
+pub async fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+    blocking(move || std::fs::rename(from, to)).await
+}
+
+pub async fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    blocking(move || std::fs::remove_file(path)).await
+}
+
+pub async fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    blocking(move || std::fs::remove_dir_all(path)).await
+}
+
+/// Makes the names in `path` durable.
+pub async fn sync_dir(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref().to_owned();
+    blocking(move || std::fs::File::open(path)?.sync_all()).await
+}
+
+/// Replaces `path` by `data` atomically and durably: a temporary file beside it, synced, renamed, directory synced.
+pub async fn replace(path: impl AsRef<Path>, data: Bytes) -> io::Result<()> {
+    let path: PathBuf = path.as_ref().to_owned();
+    let mut tmp = path.clone().into_os_string();
+    tmp.push(".tmp");
+    let tmp = PathBuf::from(tmp);
+    let file = File::open(&tmp, Open::OrCreate).await?;
+    file.set_len(0).await?;
+    file.write_at(0, data).await?;
+    file.sync().await?;
+    drop(file);
+    rename(&tmp, &path).await?;
+    match path.parent() {
+        Some(dir) => sync_dir(dir).await,
+        None => Ok(()),
+    }
+}
+
+/// An exclusive lock on a directory, held until dropped or until the process dies.
+#[derive(Debug)]
+pub struct DirLock(#[allow(dead_code, reason = "held for its Drop")] std::fs::File);
+
+impl DirLock {
+    /// `WouldBlock` if another process (or another node of this one) holds it.
+    pub async fn acquire(dir: impl AsRef<Path>) -> io::Result<Self> {
+        let path = dir.as_ref().join("lock");
+        blocking(move || {
+            let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            file.try_lock().map_err(io::Error::from)?;
+            Ok(Self(file))
+        })
+        .await
+    }
+}
