@@ -1,1 +1,11 @@
-//! scenarios
+//! What to run: a seed becomes a [`Plan`], and a plan is all that a run needs.
+//!
+//! Guarantees: [`generate`] is a pure function of (scenario, seed); every plan it gives is valid; a plan survives JSON
+//! unchanged. Leaves to others: building the nodes (`sim::deploy`), running (`sim::runner`) and judging (`invariants`).
+
+pub mod catalogue;
+pub mod generate;
+pub mod plan;
+
+pub use catalogue::{Entry, generate, list};
+pub use plan::{Plan, PlanError};

@@ -1,0 +1,66 @@
+//! Everything at once, with whole families of faults switched off by the seed.
+//!
+//! Swarm testing (Groce et al., 2012): a fault that is always on can hide the bug that needs its absence.
+
+use super::{ALL_PROPERTIES, Entry};
+use crate::generate::{EventTime, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
+use crate::plan::{Family, Plan};
+
+pub const ENTRY: Entry = Entry {
+    name: "swarm",
+    story: "A job of random shape runs under faults of every family, a few of each. \
+            Each seed switches whole families off, so that combinations and absences are both tried. \
+            All properties of broker and processor hold, and after healing the job converges and drains.",
+    properties: ALL_PROPERTIES,
+    must_fail: None,
+    allowed: &[],
+    rare: &[],
+    generate: Some(generate),
+};
+
+fn generate(seed: u64) -> Plan {
+    let mut plan = base(ENTRY.name, seed);
+    let mut rng = stream(&plan, "shape", &[]);
+    // Each family is off in three seeds of ten, on its own draw.
+    plan.families_off = Family::ALL
+        .into_iter()
+        .filter(|f| seed::draw(plan.seeds.workload, "family_off", &[*f as u64]).chance(3, 10))
+        .collect();
+    let twists = !plan.families_off.contains(&Family::EventTime);
+    let job = JobText {
+        window_ms: *rng.choose(&[400, 700, 1_000, 2_000]),
+        out_of_orderness_ms: rng.range(100, 700),
+        idle_after_ms: rng.range(800, 1_800),
+        allowed_lateness_ms: *rng.choose(&[0, 0, 400, 1_500]),
+        decisions_topic: rng.chance(1, 4),
+    };
+    with_job(&mut plan, job.toml(), rng.range(2, 3) as u32);
+    let partitions = rng.range(2, 4) as u32;
+    let shape = EventTime {
+        records: rng.range(1_000, 1_400),
+        partitions,
+        keys: rng.range(3, 12),
+        active_ms: 15_000,
+        disorder_ms: rng.range(50, 900),
+        twists,
+        idle_splits: if twists && rng.chance(1, 2) { rng.range(1, u64::from(partitions) - 1) as u32 } else { 0 },
+        transactional_percent: *rng.choose(&[0, 0, 25, 60]),
+    };
+    events(&mut plan, job, shape);
+    faults(
+        &mut plan,
+        FaultSpace { from_ms: 1_500, to_ms: 14_000 },
+        Menu {
+            net: (1, 3),
+            disk: (1, 2),
+            clock: (1, 2),
+            process: (1, 3),
+            crash_points: (1, 3),
+            duplicates: (1, 3),
+            power: None,
+            power_at_crash_points: true,
+        },
+    );
+    plan.budgets.safety_ms = 17_000;
+    plan
+}

@@ -1,0 +1,100 @@
+//! A plan without workload and faults: seeds, knobs, budgets.
+
+use crate::plan::{
+    BrokerKnobs, Budgets, ClientKnobs, Compression, Delivery, Flush, Job, Knobs, Plan, ProcessorKnobs, Schedule, Seeds,
+    Topology, VERSION, WorldKnobs,
+};
+
+/// One broker and nothing else, with strong settings.
+pub fn base(scenario: &str, seed: u64) -> Plan {
+    let part = |concern| seed::draw(seed, concern, &[]).u64();
+    let mut rng = seed::stream(seed, "knobs", &[]);
+    let latency_low = rng.range(1_000, 1_500);
+    Plan {
+        version: VERSION,
+        scenario: scenario.to_owned(),
+        seed,
+        seeds: Seeds { workload: part("workload"), world: part("world"), schedule: part("schedule") },
+        schedule: Schedule::Uniform,
+        topology: Topology { brokers: 1, workers: 0 },
+        knobs: Knobs {
+            broker: BrokerKnobs {
+                flush: Flush::Fsync,
+                // Small, so that segments roll, indexes are used and recovery reads more than one file.
+                segment_bytes: *rng.choose(&[8 * 1024, 32 * 1024, 128 * 1024, 1024 * 1024]),
+                index_interval_bytes: *rng.choose(&[512, 4096]),
+                max_frame_bytes: 4 * 1024 * 1024,
+                offsets_partitions: 1,
+                transactions_partitions: rng.range(1, 3) as u32,
+                transaction_max_timeout_ms: 900_000,
+            },
+            client: ClientKnobs {
+                request_timeout_ms: *rng.choose(&[600, 1_000, 2_000]),
+                delivery_timeout_ms: *rng.choose(&[8_000, 15_000, 30_000]),
+                linger_ms: *rng.choose(&[0, 1, 5, 20]),
+                batch_bytes: *rng.choose(&[512, 2 * 1024, 16 * 1024]),
+                max_in_flight: rng.range(1, 5) as u32,
+                compression: *rng.choose(&[
+                    Compression::None,
+                    Compression::None,
+                    Compression::Gzip,
+                    Compression::Snappy,
+                    Compression::Lz4,
+                    Compression::Zstd,
+                ]),
+                transaction_timeout_ms: *rng.choose(&[3_000, 6_000, 10_000]),
+                fetch_max_wait_ms: 500,
+                fetch_max_bytes: *rng.choose(&[4 * 1024, 64 * 1024, 1024 * 1024]),
+            },
+            processor: None,
+            world: WorldKnobs {
+                latency_us: (latency_low, latency_low + rng.range(0, 4_000)),
+                loss_per_million: 0,
+                bandwidth: None,
+                links: Vec::new(),
+                sync_latency_us: (1_000, rng.range(1_500, 6_000)),
+                disk_bytes: None,
+            },
+        },
+        topics: Vec::new(),
+        job: None,
+        clients: Vec::new(),
+        families_off: Vec::new(),
+        faults: Vec::new(),
+        twists: Vec::new(),
+        budgets: Budgets {
+            safety_ms: 12_000,
+            liveness_ms: 60_000,
+            quiet_ms: 2_000,
+            drain_ms: 60_000,
+            max_events: 20_000_000,
+        },
+    }
+}
+
+/// Adds a processor of `workers` workers running `toml`.
+pub fn with_job(plan: &mut Plan, toml: String, workers: u32) {
+    let mut rng = seed::stream(plan.seed, "knobs", &[1]);
+    plan.topology.workers = workers;
+    plan.job = Some(Job { toml });
+    plan.knobs.processor = Some(ProcessorKnobs {
+        delivery: Delivery::Transactional,
+        source_tasks: rng.range(1, 2) as u32,
+        window_tasks: rng.range(2, 3) as u32,
+        key_groups: *rng.choose(&[8, 128]),
+        checkpoint_interval_ms: *rng.choose(&[700, 1_000, 1_500]),
+        checkpoint_timeout_ms: 10_000,
+        heartbeat_interval_ms: 300,
+        heartbeat_timeout_ms: *rng.choose(&[1_000, 1_500]),
+        restart_backoff_min_ms: 100,
+        restart_backoff_max_ms: 1_000,
+        transaction_timeout_ms: 60_000,
+    });
+    plan.budgets = Budgets {
+        safety_ms: 20_000,
+        liveness_ms: 60_000,
+        quiet_ms: 3_000,
+        drain_ms: 60_000,
+        max_events: 50_000_000,
+    };
+}

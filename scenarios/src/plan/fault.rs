@@ -1,0 +1,224 @@
+//! What goes wrong: when or where, and to whom.
+//!
+//! A fault is one entry with a number of its own. The world's draws depend on link, connection and message, never on the
+//! list of faults, so an entry can be dropped and all else stays as it was. A fault that never had an effect is
+//! reported as "did not bite".
+
+use serde::{Deserialize, Serialize};
+
+use super::{NodeName, Role};
+
+/// Families a seed may switch off as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    Net,
+    Disk,
+    Clock,
+    Process,
+    CrashPoints,
+    EventTime,
+    Duplicates,
+}
+
+impl Family {
+    pub const ALL: [Family; 7] = [
+        Family::Net,
+        Family::Disk,
+        Family::Clock,
+        Family::Process,
+        Family::CrashPoints,
+        Family::EventTime,
+        Family::Duplicates,
+    ];
+
+    /// The spelling of the command line and of reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Net => "net",
+            Family::Disk => "disk",
+            Family::Clock => "clock",
+            Family::Process => "process",
+            Family::CrashPoints => "crash_points",
+            Family::EventTime => "event_time",
+            Family::Duplicates => "duplicates",
+        }
+    }
+
+    /// One line for `list faults`.
+    pub const fn story(self) -> &'static str {
+        match self {
+            Family::Net => "latency, loss, cuts one-way and both ways, holds, resets, connects that hang",
+            Family::Disk => "power loss (unsynced data kept, lost or torn), fsync errors, a full disk, stalls",
+            Family::Clock => "offset, drift and steps of one node's clocks",
+            Family::Process => "crash, restart and pause of a node at a given time",
+            Family::CrashPoints => "crash, power loss, pause or cut at the nth time a node reaches a named action",
+            Family::EventTime => "idle splits, late records, bursts, window-edge timestamps, poison records",
+            Family::Duplicates => "lost replies with retries; bytes of an abandoned connection that arrive late",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Unique in the plan; reports and shrinking name a fault by it.
+    pub id: u32,
+    pub family: Family,
+    pub trigger: Trigger,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Trigger {
+    /// Milliseconds since the clients started.
+    At { ms: u64 },
+    CrashPoint(CrashPoint),
+}
+
+/// The nth time, counted from the start of the run over all nodes that match, that a driver loop executes an action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrashPoint {
+    pub node: Target,
+    /// Role of the driver: `partition`, `txn`, `checkpoint`, `disk`, `net`, ...
+    pub role: String,
+    /// Name of the action within the role.
+    pub label: String,
+    pub when: When,
+    pub partition: Option<i32>,
+    /// From 1.
+    pub nth: u32,
+    /// Counting starts here, in milliseconds since the clients started, so that set-up does not use it up.
+    pub after_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    Before,
+    After,
+}
+
+/// Whom a fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Target {
+    Node(NodeName),
+    /// Any node of the role, resolved at run time (and the resolution recorded): the one that reached the crash point, or
+    /// by a draw of the world among those alive.
+    Role(Role),
+}
+
+/// What a power loss leaves of data that was written and not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Persistence {
+    Kept,
+    Lost,
+    /// A prefix of the writes, the last one torn at a sector.
+    Prefix,
+    /// Any subset of the writes, each perhaps torn at a sector.
+    Subset,
+}
+
+/// What is done. Node actions apply to `node`, or at a crash point to the node that reached it when `node` is a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// The process dies, its page cache survives; it is started again after a while.
+    Crash { node: Target, restart_after_ms: u64 },
+    /// The machine loses power.
+    Power { node: Target, unsynced: Persistence, restart_after_ms: u64 },
+    /// The node stands still, then goes on.
+    Pause { node: Target, for_ms: u64 },
+    /// Bytes from `from` to `to` wait (and time out) until healed; with `both`, the other direction too.
+    Cut { from: Target, to: Target, both: bool, for_ms: u64 },
+    /// Bytes are held back, then all arrive at once.
+    Hold { from: Target, to: Target, for_ms: u64 },
+    /// Every connection between the two is reset.
+    Reset { a: Target, b: Target },
+    /// Every connection between the two is forgotten by `a` at once, while bytes already in flight from `a` to `b` arrive
+    /// later: a request that was given up, and is repeated, still takes effect.
+    Abandon { a: Target, b: Target, arrive_after_ms: u64 },
+    /// New connections hang instead of being refused.
+    ConnectHang { from: Target, to: Target, for_ms: u64 },
+    /// Loss as retransmission delay.
+    Loss { from: Target, to: Target, per_million: u32, for_ms: u64 },
+    /// Another latency law for a while.
+    Slow { from: Target, to: Target, latency_us: (u64, u64), for_ms: u64 },
+    /// The next sync fails and drops the dirty pages.
+    FsyncError { node: Target, restart_after_ms: u64 },
+    /// No space left for new bytes, for a while; a node that stops for it is started again afterwards.
+    DiskFull { node: Target, for_ms: u64 },
+    /// Disk operations take this much longer, for a while.
+    DiskStall { node: Target, stall_ms: u64, for_ms: u64 },
+    /// The wall clock jumps.
+    ClockStep { node: Target, by_ms: i64 },
+    /// The node's clocks run fast or slow until healed.
+    ClockDrift { node: Target, ppm: i32 },
+}
+
+impl Action {
+    /// Name for statistics and reports.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Action::Crash { .. } => "crash",
+            Action::Power { .. } => "power",
+            Action::Pause { .. } => "pause",
+            Action::Cut { both: false, .. } => "cut_one_way",
+            Action::Cut { both: true, .. } => "cut",
+            Action::Hold { .. } => "hold",
+            Action::Reset { .. } => "reset",
+            Action::Abandon { .. } => "abandon",
+            Action::ConnectHang { .. } => "connect_hang",
+            Action::Loss { .. } => "loss",
+            Action::Slow { .. } => "slow",
+            Action::FsyncError { .. } => "fsync_error",
+            Action::DiskFull { .. } => "disk_full",
+            Action::DiskStall { .. } => "disk_stall",
+            Action::ClockStep { .. } => "clock_step",
+            Action::ClockDrift { .. } => "clock_drift",
+        }
+    }
+
+    /// All targets named.
+    pub fn targets(&self) -> Vec<Target> {
+        match *self {
+            Action::Crash { node, .. }
+            | Action::Power { node, .. }
+            | Action::Pause { node, .. }
+            | Action::FsyncError { node, .. }
+            | Action::DiskFull { node, .. }
+            | Action::DiskStall { node, .. }
+            | Action::ClockStep { node, .. }
+            | Action::ClockDrift { node, .. } => vec![node],
+            Action::Cut { from, to, .. }
+            | Action::Hold { from, to, .. }
+            | Action::ConnectHang { from, to, .. }
+            | Action::Loss { from, to, .. }
+            | Action::Slow { from, to, .. } => vec![from, to],
+            Action::Reset { a, b } | Action::Abandon { a, b, .. } => vec![a, b],
+        }
+    }
+
+    /// How long it lasts by itself, in milliseconds; 0 for an instant.
+    pub const fn duration_ms(&self) -> u64 {
+        match *self {
+            Action::Crash { restart_after_ms, .. }
+            | Action::Power { restart_after_ms, .. }
+            | Action::FsyncError { restart_after_ms, .. } => restart_after_ms,
+            Action::Pause { for_ms, .. }
+            | Action::Cut { for_ms, .. }
+            | Action::Hold { for_ms, .. }
+            | Action::ConnectHang { for_ms, .. }
+            | Action::Loss { for_ms, .. }
+            | Action::Slow { for_ms, .. }
+            | Action::DiskFull { for_ms, .. }
+            | Action::DiskStall { for_ms, .. } => for_ms,
+            Action::Abandon { arrive_after_ms, .. } => arrive_after_ms,
+            Action::Reset { .. } | Action::ClockStep { .. } | Action::ClockDrift { .. } => 0,
+        }
+    }
+}

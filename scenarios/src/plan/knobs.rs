@@ -1,0 +1,110 @@
+//! Every setting a run depends on. Times are milliseconds of simulated time, sizes are bytes.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Knobs {
+    pub broker: BrokerKnobs,
+    pub client: ClientKnobs,
+    /// `None` without a job.
+    pub processor: Option<ProcessorKnobs>,
+    pub world: WorldKnobs,
+}
+
+/// When a broker counts its own copy of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flush {
+    /// After fsync: acknowledged means durable.
+    Fsync,
+    /// Once in the page cache, as Apache Kafka does by default: weak under power loss.
+    PageCache,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerKnobs {
+    pub flush: Flush,
+    pub segment_bytes: u64,
+    pub index_interval_bytes: u64,
+    pub max_frame_bytes: u64,
+    /// Partitions of `__consumer_offsets` and of `__transaction_state`.
+    pub offsets_partitions: u32,
+    pub transactions_partitions: u32,
+    pub transaction_max_timeout_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientKnobs {
+    pub request_timeout_ms: u64,
+    pub delivery_timeout_ms: u64,
+    pub linger_ms: u64,
+    pub batch_bytes: u64,
+    pub max_in_flight: u32,
+    pub compression: Compression,
+    pub transaction_timeout_ms: u64,
+    pub fetch_max_wait_ms: u64,
+    pub fetch_max_bytes: u64,
+}
+
+/// What the sink promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    Transactional,
+    /// Rows are written as they are made: a legal weak configuration, and a canary when judged as exactly-once.
+    AtLeastOnce,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessorKnobs {
+    pub delivery: Delivery,
+    pub source_tasks: u32,
+    pub window_tasks: u32,
+    pub key_groups: u32,
+    pub checkpoint_interval_ms: u64,
+    pub checkpoint_timeout_ms: u64,
+    pub heartbeat_interval_ms: u64,
+    pub heartbeat_timeout_ms: u64,
+    pub restart_backoff_min_ms: u64,
+    pub restart_backoff_max_ms: u64,
+    pub transaction_timeout_ms: u64,
+}
+
+/// The world before any fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorldKnobs {
+    /// Applied to every link that no entry of `links` names.
+    pub latency_us: (u64, u64),
+    pub loss_per_million: u32,
+    /// Bytes a second of one direction of a link; `None` is unlimited.
+    pub bandwidth: Option<u64>,
+    pub links: Vec<LinkLaw>,
+    pub sync_latency_us: (u64, u64),
+    /// Capacity of each node's disk; `None` is unlimited.
+    pub disk_bytes: Option<u64>,
+}
+
+/// The law of one direction of one link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkLaw {
+    pub from: super::NodeName,
+    pub to: super::NodeName,
+    pub latency_us: (u64, u64),
+    pub loss_per_million: u32,
+}

@@ -1,0 +1,260 @@
+//! What a plan must hold to be run. Generated plans always pass; a plan edited by hand gets the path of its first fault.
+
+use std::collections::BTreeSet;
+
+use super::{Action, ClientRole, NodeName, Plan, Role, Schedule, Target, Trigger, VERSION};
+
+/// Why a plan cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("failed to read the plan: {0}")]
+    Json(String),
+    #[error("plan has version {found}, this build runs version {expected}")]
+    Version { found: u64, expected: u32 },
+    #[error("invalid plan at {path}: {what}")]
+    Invalid { path: String, what: String },
+}
+
+fn invalid(path: impl Into<String>, what: impl Into<String>) -> PlanError {
+    PlanError::Invalid { path: path.into(), what: what.into() }
+}
+
+/// Bounds that keep a hand-made plan from running for ever.
+const MAX_TOTAL_MS: u64 = 24 * 3600 * 1000;
+const MAX_RECORDS: usize = 1_000_000;
+const MAX_PARTITIONS: u32 = 64;
+const MAX_NODES: usize = 64;
+
+impl Plan {
+    /// # Errors
+    /// The first thing that keeps the plan from being run.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        if self.version != VERSION {
+            return Err(PlanError::Version { found: u64::from(self.version), expected: VERSION });
+        }
+        if crate::catalogue::find(&self.scenario).is_none() {
+            return Err(invalid("scenario", format!("`{}` is not in the catalogue", self.scenario)));
+        }
+        if self.schedule != Schedule::Uniform {
+            return Err(invalid("schedule", "only `uniform` is run by this build"));
+        }
+        self.validate_topology()?;
+        self.validate_knobs()?;
+        self.validate_workload()?;
+        self.validate_faults()?;
+        self.validate_budgets()
+    }
+
+    fn validate_topology(&self) -> Result<(), PlanError> {
+        if self.topology.brokers != 1 {
+            return Err(invalid("topology.brokers", "this build runs exactly one broker"));
+        }
+        match (&self.job, &self.knobs.processor, self.topology.workers) {
+            (None, None, 0) => {}
+            (Some(_), Some(_), workers) if workers >= 2 => {}
+            _ => {
+                let what = "a job needs knobs.processor and at least 2 workers; without a job there are neither";
+                return Err(invalid("topology.workers", what));
+            }
+        }
+        let nodes = self.nodes();
+        if nodes.len() > MAX_NODES {
+            return Err(invalid("topology", format!("{} nodes, at most {MAX_NODES}", nodes.len())));
+        }
+        if nodes.iter().collect::<BTreeSet<_>>().len() != nodes.len() {
+            return Err(invalid("clients", "two clients have one id"));
+        }
+        Ok(())
+    }
+
+    fn validate_knobs(&self) -> Result<(), PlanError> {
+        let range = |path: &str, (low, high): (u64, u64)| match low <= high && low >= 1 {
+            true => Ok(()),
+            false => Err(invalid(path, format!("{low}..={high} is not a range from 1 up"))),
+        };
+        let positive = |path: &str, value: u64| match value {
+            0 => Err(invalid(path, "must be positive")),
+            _ => Ok(()),
+        };
+        let world = &self.knobs.world;
+        range("knobs.world.latency_us", world.latency_us)?;
+        range("knobs.world.sync_latency_us", world.sync_latency_us)?;
+        if world.loss_per_million >= 1_000_000 {
+            return Err(invalid("knobs.world.loss_per_million", "must be below 1000000"));
+        }
+        if world.bandwidth == Some(0) {
+            return Err(invalid("knobs.world.bandwidth", "must be positive"));
+        }
+        for (i, link) in world.links.iter().enumerate() {
+            range(&format!("knobs.world.links[{i}].latency_us"), link.latency_us)?;
+            for name in [link.from, link.to] {
+                self.known(&format!("knobs.world.links[{i}]"), name)?;
+            }
+        }
+        let broker = &self.knobs.broker;
+        positive("knobs.broker.segment_bytes", broker.segment_bytes)?;
+        positive("knobs.broker.max_frame_bytes", broker.max_frame_bytes)?;
+        positive("knobs.broker.offsets_partitions", u64::from(broker.offsets_partitions))?;
+        positive("knobs.broker.transactions_partitions", u64::from(broker.transactions_partitions))?;
+        let client = &self.knobs.client;
+        positive("knobs.client.request_timeout_ms", client.request_timeout_ms)?;
+        positive("knobs.client.batch_bytes", client.batch_bytes)?;
+        if !(1..=5).contains(&client.max_in_flight) {
+            return Err(invalid("knobs.client.max_in_flight", "must be 1 to 5"));
+        }
+        if let Some(p) = &self.knobs.processor {
+            for (path, value) in [
+                ("source_tasks", u64::from(p.source_tasks)),
+                ("window_tasks", u64::from(p.window_tasks)),
+                ("key_groups", u64::from(p.key_groups)),
+                ("checkpoint_interval_ms", p.checkpoint_interval_ms),
+                ("heartbeat_interval_ms", p.heartbeat_interval_ms),
+                ("restart_backoff_min_ms", p.restart_backoff_min_ms),
+            ] {
+                positive(&format!("knobs.processor.{path}"), value)?;
+            }
+            if p.window_tasks > p.key_groups {
+                return Err(invalid("knobs.processor.window_tasks", "more tasks than key groups"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_workload(&self) -> Result<(), PlanError> {
+        let mut names = BTreeSet::new();
+        for (i, topic) in self.topics.iter().enumerate() {
+            if !names.insert(topic.name.as_str()) {
+                return Err(invalid(format!("topics[{i}].name"), "named twice"));
+            }
+            if !(1..=MAX_PARTITIONS).contains(&topic.partitions) {
+                return Err(invalid(format!("topics[{i}].partitions"), format!("must be 1 to {MAX_PARTITIONS}")));
+            }
+        }
+        if let Some(job) = &self.job {
+            toml::from_str::<toml::Table>(&job.toml).map_err(|e| invalid("job.toml", e.to_string()))?;
+        }
+        let (mut total, mut transactions) = (0, BTreeSet::new());
+        for client in &self.clients {
+            let path = format!("clients[{}]", client.id);
+            let topic_name = match &client.role {
+                ClientRole::Producer(p) => &p.topic,
+                ClientRole::Reader(r) => &r.topic,
+            };
+            let Some(topic) = self.topics.iter().find(|t| t.name == *topic_name) else {
+                return Err(invalid(path, format!("topic `{topic_name}` is not listed in topics")));
+            };
+            let ClientRole::Producer(producer) = &client.role else { continue };
+            if producer.transactional && !producer.idempotent {
+                return Err(invalid(path, "a transactional producer is idempotent"));
+            }
+            let (mut last_at, mut last_n) = (0, None);
+            for (b, batch) in producer.batches.iter().enumerate() {
+                let path = format!("{path}.batches[{b}]");
+                if batch.at_ms < last_at {
+                    return Err(invalid(path, "at_ms goes back"));
+                }
+                last_at = batch.at_ms;
+                if batch.transaction.is_some() != producer.transactional {
+                    return Err(invalid(path, "a transactional producer, and only it, names a transaction"));
+                }
+                if let Some(t) = batch.transaction
+                    && !transactions.insert(t.id)
+                {
+                    return Err(invalid(path, format!("transaction {} is named twice", t.id)));
+                }
+                total += batch.records.len();
+                for record in &batch.records {
+                    if last_n.is_some_and(|n| record.n <= n) {
+                        return Err(invalid(path, "n does not rise"));
+                    }
+                    last_n = Some(record.n);
+                    if !(0..topic.partitions as i32).contains(&record.partition) {
+                        return Err(invalid(path, format!("partition {} does not exist", record.partition)));
+                    }
+                    if record.value.bytes().is_none() || record.key.as_ref().is_some_and(|k| k.bytes().is_none()) {
+                        return Err(invalid(path, "malformed hex"));
+                    }
+                }
+            }
+        }
+        if total > MAX_RECORDS {
+            return Err(invalid("clients", format!("{total} records, at most {MAX_RECORDS}")));
+        }
+        Ok(())
+    }
+
+    fn validate_faults(&self) -> Result<(), PlanError> {
+        let mut ids = BTreeSet::new();
+        for (i, fault) in self.faults.iter().enumerate() {
+            let path = format!("faults[{i}]");
+            if !ids.insert(fault.id) {
+                return Err(invalid(path, format!("id {} is used twice", fault.id)));
+            }
+            if self.families_off.contains(&fault.family) {
+                return Err(invalid(path, format!("family {} is switched off", fault.family.name())));
+            }
+            for target in fault.action.targets() {
+                self.known_target(&path, target)?;
+            }
+            if let Action::Loss { per_million, .. } = fault.action
+                && per_million >= 1_000_000
+            {
+                return Err(invalid(path, "per_million must be below 1000000"));
+            }
+            if let Action::Slow { latency_us: (low, high), .. } = fault.action
+                && (low > high || low == 0)
+            {
+                return Err(invalid(path, "latency_us is not a range from 1 up"));
+            }
+            if let Action::ClockDrift { ppm, .. } = fault.action
+                && !(-500_000..=500_000).contains(&ppm)
+            {
+                return Err(invalid(path, "ppm must be within 500000 of 0"));
+            }
+            let start = match &fault.trigger {
+                Trigger::At { ms } => *ms,
+                Trigger::CrashPoint(point) => {
+                    self.known_target(&path, point.node)?;
+                    if point.nth == 0 {
+                        return Err(invalid(path, "nth counts from 1"));
+                    }
+                    point.after_ms
+                }
+            };
+            if start > self.budgets.safety_ms {
+                return Err(invalid(path, "starts after the safety phase"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_budgets(&self) -> Result<(), PlanError> {
+        let b = &self.budgets;
+        if b.safety_ms == 0 || b.liveness_ms == 0 || b.drain_ms == 0 || b.max_events == 0 {
+            return Err(invalid("budgets", "must be positive"));
+        }
+        let total = [b.safety_ms, b.liveness_ms, b.quiet_ms, b.drain_ms]
+            .iter()
+            .try_fold(0u64, |sum, ms| sum.checked_add(*ms))
+            .unwrap_or(u64::MAX);
+        if total > MAX_TOTAL_MS {
+            return Err(invalid("budgets", "the phases together are longer than a day"));
+        }
+        Ok(())
+    }
+
+    fn known(&self, path: &str, name: NodeName) -> Result<(), PlanError> {
+        match self.nodes().contains(&name) {
+            true => Ok(()),
+            false => Err(invalid(path, format!("node {name} does not exist"))),
+        }
+    }
+
+    fn known_target(&self, path: &str, target: Target) -> Result<(), PlanError> {
+        match target {
+            Target::Node(name) => self.known(path, name),
+            Target::Role(role) if self.nodes().iter().any(|n| n.role == role) => Ok(()),
+            Target::Role(role) => Err(invalid(path, format!("no node has the role {}", Role::name(role)))),
+        }
+    }
+}

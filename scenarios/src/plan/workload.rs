@@ -1,0 +1,158 @@
+//! What the clients do, record by record, and the job that reads it.
+
+use serde::{Deserialize, Serialize};
+
+/// A topic that exists before the clients start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    pub name: String,
+    pub partitions: u32,
+}
+
+/// The job as its own file: parsed by `models::spec`, translated by `sim::deploy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    pub toml: String,
+}
+
+/// A workload client: one node of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// Unique; goes into the header `op.client`.
+    pub id: u32,
+    pub role: ClientRole,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClientRole {
+    Producer(Producer),
+    Reader(Reader),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acks {
+    None,
+    Leader,
+    All,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Producer {
+    pub topic: String,
+    pub acks: Acks,
+    pub idempotent: bool,
+    /// With a transactional id `workload-<client>`; every batch then names its transaction.
+    pub transactional: bool,
+    /// In order of `at_ms`.
+    pub batches: Vec<Batch>,
+}
+
+/// Records sent one after another without waiting, from `at_ms` on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Not before this time, in milliseconds since the clients started; later if the one before is still under way.
+    pub at_ms: u64,
+    pub transaction: Option<Transaction>,
+    pub records: Vec<Record>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transaction {
+    /// Unique in the plan; goes into the header `op.txn`.
+    pub id: u64,
+    pub end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    Commit,
+    Abort,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Number of the operation within its client, from 0, rising; goes into the header `op.n`.
+    pub n: u64,
+    pub partition: i32,
+    /// Timestamp of the Kafka record, in milliseconds. Not the event time, which is a field of the value.
+    pub timestamp: i64,
+    pub key: Option<Payload>,
+    pub value: Payload,
+}
+
+/// Bytes, as text where they are UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Payload {
+    Text(String),
+    Hex(Hex),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hex {
+    pub hex: String,
+}
+
+impl Payload {
+    pub fn of(bytes: &[u8]) -> Payload {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Payload::Text(text.to_owned()),
+            Err(_) => Payload::Hex(Hex { hex: bytes.iter().map(|b| format!("{b:02x}")).collect() }),
+        }
+    }
+
+    /// `None` if the hexadecimal form is malformed; `validate` refuses such plans.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Payload::Text(text) => Some(text.as_bytes().to_vec()),
+            Payload::Hex(Hex { hex }) => {
+                if !hex.len().is_multiple_of(2) || !hex.is_ascii() {
+                    return None;
+                }
+                (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).ok()).collect()
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+}
+
+/// Follows all partitions of a topic from 0 and records what it sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reader {
+    pub topic: String,
+    pub isolation: Isolation,
+}
+
+/// Something the generator did to event time: named so that a run can say how often it mattered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Twist {
+    /// No records for this split between these times.
+    IdleSplit { partition: i32, from_ms: u64, to_ms: u64 },
+    /// Records placed behind the watermark bound.
+    Late { records: u64 },
+    /// Many records at one instant.
+    Burst { at_ms: u64, records: u64 },
+    /// Event times on window edges: s, e - 1, e.
+    Boundary { records: u64 },
+    /// Undecodable or invalid values, meant for the dead-letter queue.
+    Poison { records: u64 },
+}
