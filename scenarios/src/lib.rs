@@ -7,5 +7,5 @@ pub mod catalogue;
 pub mod generate;
 pub mod plan;
 
-pub use catalogue::{Entry, generate, list};
+pub use catalogue::{Entry, GenerateError, find, generate, generate_from_events, list};
 pub use plan::{Plan, PlanError};

@@ -5,9 +5,7 @@
 
 use super::Entry;
 use crate::generate::{Mix, base, mixed_producers, stream};
-use crate::plan::{
-    Action, Family, Fault, Flush, NodeName, Persistence, Plan, Role, Target, Trigger,
-};
+use crate::plan::{Action, Family, Fault, Flush, NodeName, Persistence, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
     name: "canary_page_cache",

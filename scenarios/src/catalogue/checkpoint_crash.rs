@@ -6,10 +6,10 @@ use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {
     name: "checkpoint_crash",
-    story: "Checkpoints are taken often while coordinator, workers and broker crash at the steps of one: \
-            barrier, snapshot, pre-commit, completion, commit. \
-            The job restarts from the last complete checkpoint, and prepared transactions are committed or aborted as it says. \
-            Each committed epoch is there once, whole, and of one generation.",
+    story: "Checkpoints are taken often, and every step of one is interrupted somewhere. \
+            Coordinator, workers and broker crash at barrier, snapshot, pre-commit, completion and commit. \
+            The job restarts from the last complete checkpoint, and each committed epoch is there once, whole and of \
+            one generation.",
     properties: ALL_PROPERTIES,
     must_fail: None,
     allowed: &[],

@@ -105,3 +105,105 @@ pub fn generate(scenario: &str, seed: u64) -> Result<Plan, GenerateError> {
     debug_assert_eq!(plan.validate(), Ok(()), "scenario {scenario} seed {seed} made an invalid plan");
     Ok(plan)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::generate_from_events;
+    use crate::plan::{Family, Plan};
+
+    fn plans() -> impl Iterator<Item = Plan> {
+        list().iter().filter_map(|e| e.generate).flat_map(|g| (0..30).map(g))
+    }
+
+    #[test]
+    fn generated_plans_are_valid_and_survive_json() {
+        for plan in plans() {
+            assert_eq!(plan.validate(), Ok(()), "{} seed {}", plan.scenario, plan.seed);
+            assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
+        }
+    }
+
+    #[test]
+    fn a_seed_makes_one_plan_and_seeds_make_many() {
+        for entry in list() {
+            let Some(generate) = entry.generate else { continue };
+            assert_eq!(generate(3), generate(3));
+            let worlds: BTreeSet<_> = (0..100).map(|s| generate(s).seeds.world).collect();
+            assert_eq!(worlds.len(), 100);
+        }
+    }
+
+    #[test]
+    fn values_are_unique() {
+        let plan = generate("crash_restart", 1).unwrap();
+        let values: BTreeSet<_> = plan.records().map(|(_, r)| r.value.bytes()).collect();
+        assert_eq!(values.len(), plan.records().count());
+    }
+
+    /// Each family is off in at least a fifth of the seeds of swarm, and on in at least half.
+    #[test]
+    fn swarm_switches_each_family_off() {
+        for family in Family::ALL {
+            let off = (0..500).filter(|&s| generate("swarm", s).unwrap().families_off.contains(&family)).count();
+            assert!((100..=250).contains(&off), "{} is off in {off} of 500", family.name());
+        }
+    }
+
+    /// Switching a family off leaves the faults of the others as they were.
+    #[test]
+    fn families_do_not_disturb_each_other() {
+        let plan = (0..).map(|s| generate("swarm", s).unwrap()).find(|p| p.families_off.is_empty()).unwrap();
+        let mut without = plan.clone();
+        without.faults.clear();
+        without.families_off = vec![Family::Net];
+        let menu = crate::generate::Menu {
+            net: (1, 3),
+            disk: (1, 2),
+            clock: (1, 2),
+            process: (1, 3),
+            crash_points: (1, 3),
+            duplicates: (1, 3),
+            power: None,
+            power_at_crash_points: true,
+        };
+        crate::generate::faults(&mut without, crate::generate::FaultSpace { from_ms: 1_500, to_ms: 14_000 }, menu);
+        let strip = |p: &Plan| -> Vec<_> {
+            p.faults.iter().filter(|f| f.family != Family::Net).map(|f| (f.trigger.clone(), f.action.clone())).collect()
+        };
+        assert_eq!(strip(&without), strip(&plan));
+    }
+
+    #[test]
+    fn unknown_fields_and_versions_are_refused() {
+        let plan = generate("smoke", 0).unwrap();
+        let text = plan.to_json();
+        let with_extra = text.replacen('{', "{\"colour\": 1,", 1);
+        assert!(Plan::from_json(&with_extra).unwrap_err().to_string().contains("colour"));
+        let newer = text.replacen("\"version\": 1", "\"version\": 2", 1);
+        assert!(matches!(Plan::from_json(&newer), Err(crate::PlanError::Version { found: 2, .. })));
+        let without = text.replacen("\"schedule\": \"uniform\",", "", 1);
+        assert!(Plan::from_json(&without).is_err(), "a knob left out must not be defaulted");
+    }
+
+    #[test]
+    fn stories_and_names() {
+        let names: BTreeSet<_> = list().iter().map(|e| e.name).collect();
+        assert_eq!(names.len(), list().len());
+        for entry in list() {
+            assert_eq!(entry.story.matches(". ").count() + 1, 3, "{}: a story is three sentences", entry.name);
+            assert!(!entry.properties.is_empty());
+        }
+    }
+
+    #[test]
+    fn plans_from_events() {
+        let event = |i: i32| crate::catalogue::Event { partition: i % 3, key: None, value: vec![0xff, i as u8] };
+        let events: Vec<_> = (0..1000).map(event).collect();
+        let plan = generate_from_events(4, "name = \"x\"", "flights", 3, &events);
+        assert_eq!(plan.records().count(), 1000);
+        assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
+    }
+}

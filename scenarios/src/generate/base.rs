@@ -90,11 +90,6 @@ pub fn with_job(plan: &mut Plan, toml: String, workers: u32) {
         restart_backoff_max_ms: 1_000,
         transaction_timeout_ms: 60_000,
     });
-    plan.budgets = Budgets {
-        safety_ms: 20_000,
-        liveness_ms: 60_000,
-        quiet_ms: 3_000,
-        drain_ms: 60_000,
-        max_events: 50_000_000,
-    };
+    plan.budgets =
+        Budgets { safety_ms: 20_000, liveness_ms: 60_000, quiet_ms: 3_000, drain_ms: 60_000, max_events: 50_000_000 };
 }

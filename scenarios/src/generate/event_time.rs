@@ -188,27 +188,29 @@ fn add_producer(plan: &mut Plan, topic: &str, arrivals: Vec<(u64, i32, Payload, 
     let mut batches: Vec<Batch> = Vec::new();
     let mut room = 0;
     let mut opened = 0;
-    for (n, (at_ms, partition, value, key)) in arrivals.into_iter().enumerate() {
+    let mut n = 0;
+    for (at_ms, partition, value, key) in arrivals {
         // A batch spans at most 100 ms of arrivals: later records must not wait in front of earlier ones.
         if room == 0 || at_ms > opened + 100 {
             room = rng.range(4, 30);
+            n += u64::from(transactional);
             opened = at_ms;
             let transaction = transactional.then(|| Transaction {
                 id: u64::from(id) << 32 | batches.len() as u64,
+                n: 0,
                 end: if rng.chance(1, 4) { End::Abort } else { End::Commit },
             });
             batches.push(Batch { at_ms, transaction, records: Vec::new() });
         }
         room -= 1;
-        let record = Record {
-            n: n as u64,
-            partition,
-            timestamp: ORIGIN_MS + at_ms as i64,
-            key: Some(Payload::Text(key)),
-            value,
-        };
+        let record = Record { n, partition, timestamp: ORIGIN_MS + at_ms as i64, key: Some(Payload::Text(key)), value };
         if let Some(batch) = batches.last_mut() {
             batch.records.push(record);
+            n += 1;
+            // The end of the transaction takes the number after its last record; the next batch goes on above it.
+            if let Some(t) = &mut batch.transaction {
+                t.n = n;
+            }
         }
     }
     let producer = Producer { topic: topic.into(), acks: Acks::All, idempotent: true, transactional, batches };

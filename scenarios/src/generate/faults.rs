@@ -2,9 +2,7 @@
 //! actions that every run executes often.
 
 use super::stream;
-use crate::plan::{
-    Action, CrashPoint, Family, Fault, NodeName, Persistence, Plan, Role, Target, Trigger, When,
-};
+use crate::plan::{Action, CrashPoint, Family, Fault, NodeName, Persistence, Plan, Role, Target, Trigger, When};
 use seed::Rng;
 
 /// Where faults may strike.
@@ -182,12 +180,8 @@ fn process(plan: &Plan, rng: &mut Rng, menu: Menu) -> Action {
 }
 
 fn producer(plan: &Plan, rng: &mut Rng) -> Target {
-    let producers: Vec<u32> = plan
-        .clients
-        .iter()
-        .filter(|c| matches!(c.role, crate::plan::ClientRole::Producer(_)))
-        .map(|c| c.id)
-        .collect();
+    let producers: Vec<u32> =
+        plan.clients.iter().filter(|c| matches!(c.role, crate::plan::ClientRole::Producer(_))).map(|c| c.id).collect();
     Target::Node(NodeName::new(Role::Client, *rng.choose(&producers)))
 }
 
@@ -230,9 +224,7 @@ fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Opt
     let restart_after_ms = rng.range(100, 1_500);
     let action = match rng.range(0, 9) {
         0 => Action::Pause { node, for_ms: rng.range(200, 3_000) },
-        1..4 if menu.power_at_crash_points => {
-            Action::Power { node, unsynced: persistence(rng), restart_after_ms }
-        }
+        1..4 if menu.power_at_crash_points => Action::Power { node, unsynced: persistence(rng), restart_after_ms },
         _ => Action::Crash { node, restart_after_ms },
     };
     Some((Trigger::CrashPoint(point), action))

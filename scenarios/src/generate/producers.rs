@@ -40,11 +40,6 @@ pub fn mixed_producers(plan: &mut Plan, mix: Mix) {
         }
         times.sort_unstable();
         for (at_ms, size) in times.into_iter().zip(sizes) {
-            let transaction = transactional.then(|| {
-                next_transaction += 1;
-                let end = if rng.chance(1, 4) { End::Abort } else { End::Commit };
-                Transaction { id: next_transaction - 1, end }
-            });
             let records = (0..size)
                 .map(|_| {
                     let value = unique_value(&mut rng, &mut taken);
@@ -59,6 +54,11 @@ pub fn mixed_producers(plan: &mut Plan, mix: Mix) {
                     record
                 })
                 .collect();
+            let transaction = transactional.then(|| {
+                let end = if rng.chance(1, 4) { End::Abort } else { End::Commit };
+                (next_transaction, n) = (next_transaction + 1, n + 1);
+                Transaction { id: next_transaction - 1, n: n - 1, end }
+            });
             batches.push(Batch { at_ms, transaction, records });
         }
         let producer = Producer { topic: TOPIC.into(), acks: Acks::All, idempotent: true, transactional, batches };

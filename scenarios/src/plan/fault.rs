@@ -73,7 +73,9 @@ pub struct Fault {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Trigger {
     /// Milliseconds since the clients started.
-    At { ms: u64 },
+    At {
+        ms: u64,
+    },
     CrashPoint(CrashPoint),
 }
 

@@ -157,11 +157,6 @@ impl Plan {
                 if batch.transaction.is_some() != producer.transactional {
                     return Err(invalid(path, "a transactional producer, and only it, names a transaction"));
                 }
-                if let Some(t) = batch.transaction
-                    && !transactions.insert(t.id)
-                {
-                    return Err(invalid(path, format!("transaction {} is named twice", t.id)));
-                }
                 total += batch.records.len();
                 for record in &batch.records {
                     if last_n.is_some_and(|n| record.n <= n) {
@@ -174,6 +169,15 @@ impl Plan {
                     if record.value.bytes().is_none() || record.key.as_ref().is_some_and(|k| k.bytes().is_none()) {
                         return Err(invalid(path, "malformed hex"));
                     }
+                }
+                if let Some(t) = batch.transaction {
+                    if !transactions.insert(t.id) {
+                        return Err(invalid(path, format!("transaction {} is named twice", t.id)));
+                    }
+                    if last_n.is_some_and(|n| t.n <= n) {
+                        return Err(invalid(path, "n does not rise"));
+                    }
+                    last_n = Some(t.n);
                 }
             }
         }

@@ -68,6 +68,8 @@ pub struct Batch {
 pub struct Transaction {
     /// Unique in the plan; goes into the header `op.txn`.
     pub id: u64,
+    /// Number of the operation that ends it, above those of its records.
+    pub n: u64,
     pub end: End,
 }
 
