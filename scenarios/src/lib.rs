@@ -7,5 +7,7 @@ pub mod catalogue;
 pub mod generate;
 pub mod plan;
 
-pub use catalogue::{Entry, GenerateError, find, generate, generate_from_events, list};
+pub use catalogue::{Entry, GenerateError, find, generate, generate_from_events, generate_with, list};
+pub use generate::{Families, all_families};
+pub use plan::Family;
 pub use plan::{Plan, PlanError};

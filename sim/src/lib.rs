@@ -1,1 +1,4 @@
-//! streamproof
+//! How scenarios are run: everything between a plan and its verdict, and the command line over it.
+
+pub mod determinism;
+pub mod runner;

@@ -1,8 +1,8 @@
 //! A canary: a sink without transactions, judged as exactly-once, under crashes.
 
 use super::Entry;
-use crate::generate::{EventTime, JobText, base, events, stream, with_job};
-use crate::plan::{Action, Delivery, Family, Fault, NodeName, Plan, Role, Target, Trigger};
+use crate::generate::{EventTime, Families, JobText, base, events, stream, with_job};
+use crate::plan::{Action, Family, Fault, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
     name: "canary_at_least_once",
@@ -16,18 +16,18 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
-fn generate(seed: u64) -> Plan {
-    let mut plan = base(ENTRY.name, seed);
+fn generate(seed: u64, families: &Families) -> Plan {
+    let mut plan = base(ENTRY.name, seed, families);
     let job = JobText {
         window_ms: 500,
         out_of_orderness_ms: 300,
         idle_after_ms: 1_500,
         allowed_lateness_ms: 0,
         decisions_topic: false,
+        exactly_once: false,
     };
     with_job(&mut plan, job.toml(), 2);
     if let Some(p) = &mut plan.knobs.processor {
-        p.delivery = Delivery::AtLeastOnce;
         p.checkpoint_interval_ms = 2_000;
     }
     let shape = EventTime {

@@ -4,7 +4,7 @@
 //! acknowledged records, it would be blind to the same bug in the strong configuration.
 
 use super::Entry;
-use crate::generate::{Mix, base, mixed_producers, stream};
+use crate::generate::{Families, Mix, base, mixed_producers, stream};
 use crate::plan::{Action, Family, Fault, Flush, NodeName, Persistence, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -19,8 +19,8 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
-fn generate(seed: u64) -> Plan {
-    let mut plan = base(ENTRY.name, seed);
+fn generate(seed: u64, families: &Families) -> Plan {
+    let mut plan = base(ENTRY.name, seed, families);
     plan.knobs.broker.flush = Flush::PageCache;
     mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 0, records: 150, partitions: 2, active_ms: 5_000 });
     plan.budgets.safety_ms = 7_000;

@@ -4,7 +4,7 @@
 //! transactions and the metadata log must be rebuilt from the log alone.
 
 use super::{BROKER_PROPERTIES, Entry};
-use crate::generate::{FaultSpace, Menu, Mix, base, faults, mixed_producers, readers};
+use crate::generate::{Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, readers};
 use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {
@@ -19,8 +19,8 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
-fn generate(seed: u64) -> Plan {
-    let mut plan = base(ENTRY.name, seed);
+fn generate(seed: u64, families: &Families) -> Plan {
+    let mut plan = base(ENTRY.name, seed, families);
     mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 9_000 });
     readers(&mut plan, "events");
     faults(

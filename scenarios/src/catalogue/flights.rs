@@ -1,12 +1,12 @@
 //! A user's job over a user's events, through the same disasters.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{FaultSpace, Menu, base, faults, with_job};
-use crate::plan::{Acks, Batch, Client, ClientRole, Family, Payload, Plan, Producer, Record, Topic};
+use crate::generate::{Families, FaultSpace, Menu, base, faults, switch_off, with_job};
+use crate::plan::{Acks, Batch, Client, ClientRole, Payload, Plan, Producer, Record, Topic};
 
 pub const ENTRY: Entry = Entry {
     name: "flights",
-    story: "Real events, departures from New York in 2013 or any file of the user's, arrive in their own order. \
+    story: "Departures from New York in 2013 arrive in the order in which they were known. \
             Broker and processor go through crashes, power loss, cuts and lost replies meanwhile. \
             The committed windows equal the batch model over the same file.",
     properties: ALL_PROPERTIES,
@@ -14,6 +14,15 @@ pub const ENTRY: Entry = Entry {
     allowed: &[],
     rare: &[],
     generate: None,
+};
+
+/// The same for a job and events named on the command line.
+pub const JOB: Entry = Entry {
+    name: "job",
+    story: "The user's own events arrive in the order of the file. \
+            Broker and processor go through crashes, power loss, cuts and lost replies meanwhile. \
+            The committed windows equal the batch model over the same file.",
+    ..ENTRY
 };
 
 /// One event of a file: bytes as they are produced, and where to.
@@ -24,9 +33,23 @@ pub struct Event {
     pub value: Vec<u8>,
 }
 
-/// The plan of `seed` for a job file and its events in arrival order: `topic` is the job's source topic.
-pub fn generate(seed: u64, toml: &str, topic: &str, partitions: u32, events: &[Event]) -> Plan {
-    let mut plan = base(ENTRY.name, seed);
+/// A user's job and its events.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Text of the job file.
+    pub toml: &'a str,
+    /// The job's source topic.
+    pub topic: &'a str,
+    pub partitions: u32,
+    /// In arrival order.
+    pub events: &'a [Event],
+}
+
+/// The plan of `seed` for a job file and its events in arrival order. `scenario` is `flights` or `job`, `topic` the job's
+/// source topic.
+pub fn generate(scenario: &str, seed: u64, families: &Families, input: &Input<'_>) -> Plan {
+    let Input { toml, topic, partitions, events } = *input;
+    let mut plan = base(scenario, seed, families);
     with_job(&mut plan, toml.to_owned(), 2);
     plan.topics.push(Topic { name: topic.to_owned(), partitions });
     // As fast as the broker takes them, but over at least 15 seconds, so that checkpoints fall in between.
@@ -55,10 +78,7 @@ pub fn generate(seed: u64, toml: &str, topic: &str, partitions: u32, events: &[E
     let producer =
         Producer { topic: topic.to_owned(), acks: Acks::All, idempotent: true, transactional: false, batches };
     plan.clients.push(Client { id: 0, role: ClientRole::Producer(producer) });
-    plan.families_off = Family::ALL
-        .into_iter()
-        .filter(|f| seed::draw(plan.seeds.workload, "family_off", &[*f as u64]).chance(1, 5))
-        .collect();
+    switch_off(&mut plan, 1, 5);
     faults(
         &mut plan,
         FaultSpace { from_ms: 1_500, to_ms: 14_000 },

@@ -12,8 +12,9 @@ mod reordering;
 mod smoke;
 mod swarm;
 
-pub use flights::{Event, generate as generate_from_events};
+pub use flights::{Event, Input, generate as generate_from_events};
 
+use crate::generate::{Families, all_families};
 use crate::plan::Plan;
 
 /// A scenario.
@@ -31,7 +32,7 @@ pub struct Entry {
     /// `sometimes!` labels that a sweep must reach.
     pub rare: &'static [&'static str],
     /// `None` if the plan also needs a job and events from the user: see [`generate_from_events`].
-    pub generate: Option<fn(u64) -> Plan>,
+    pub generate: Option<fn(u64, &Families) -> Plan>,
 }
 
 /// Judge the broker alone.
@@ -76,6 +77,7 @@ pub fn list() -> &'static [Entry] {
         checkpoint_crash::ENTRY,
         swarm::ENTRY,
         flights::ENTRY,
+        flights::JOB,
         canary_page_cache::ENTRY,
         canary_at_least_once::ENTRY,
     ]
@@ -99,9 +101,17 @@ pub enum GenerateError {
 /// # Errors
 /// An unknown scenario, or one that is made from a user's job and events.
 pub fn generate(scenario: &str, seed: u64) -> Result<Plan, GenerateError> {
+    generate_with(scenario, seed, &all_families())
+}
+
+/// The same with only some fault families (`--faults`).
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_with(scenario: &str, seed: u64, families: &Families) -> Result<Plan, GenerateError> {
     let entry = find(scenario).ok_or_else(|| GenerateError::Unknown(scenario.to_owned()))?;
     let generate = entry.generate.ok_or(GenerateError::NeedsEvents(entry.name))?;
-    let plan = generate(seed);
+    let plan = generate(seed, families);
     debug_assert_eq!(plan.validate(), Ok(()), "scenario {scenario} seed {seed} made an invalid plan");
     Ok(plan)
 }
@@ -114,8 +124,28 @@ mod tests {
     use crate::generate_from_events;
     use crate::plan::{Family, Plan};
 
+    const JOB: &str = r#"
+name = "delays"
+[source]
+topic = "flights"
+format = "json"
+key = "k"
+event_time = "t"
+[watermark]
+out_of_orderness = "2h"
+[window]
+type = "tumbling"
+size = "1h"
+[aggregate]
+functions = ["count"]
+[sink]
+topic = "hourly"
+late_topic = "late"
+dlq_topic = "dlq"
+"#;
+
     fn plans() -> impl Iterator<Item = Plan> {
-        list().iter().filter_map(|e| e.generate).flat_map(|g| (0..30).map(g))
+        list().iter().filter_map(|e| e.generate).flat_map(|g| (0..30).map(move |s| g(s, &all_families())))
     }
 
     #[test]
@@ -130,6 +160,7 @@ mod tests {
     fn a_seed_makes_one_plan_and_seeds_make_many() {
         for entry in list() {
             let Some(generate) = entry.generate else { continue };
+            let generate = |seed| generate(seed, &all_families());
             assert_eq!(generate(3), generate(3));
             let worlds: BTreeSet<_> = (0..100).map(|s| generate(s).seeds.world).collect();
             assert_eq!(worlds.len(), 100);
@@ -202,7 +233,8 @@ mod tests {
     fn plans_from_events() {
         let event = |i: i32| crate::catalogue::Event { partition: i % 3, key: None, value: vec![0xff, i as u8] };
         let events: Vec<_> = (0..1000).map(event).collect();
-        let plan = generate_from_events(4, "name = \"x\"", "flights", 3, &events);
+        let input = Input { toml: JOB, topic: "flights", partitions: 3, events: &events };
+        let plan = generate_from_events("flights", 4, &all_families(), &input);
         assert_eq!(plan.records().count(), 1000);
         assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
     }

@@ -1,7 +1,7 @@
 //! Events out of order, far beyond the bound, over connections that deliver late.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{EventTime, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
+use crate::generate::{EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
 use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {
@@ -16,8 +16,8 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
-fn generate(seed: u64) -> Plan {
-    let mut plan = base(ENTRY.name, seed);
+fn generate(seed: u64, families: &Families) -> Plan {
+    let mut plan = base(ENTRY.name, seed, families);
     let mut rng = stream(&plan, "shape", &[]);
     let out_of_orderness_ms = rng.range(100, 600);
     let job = JobText {
@@ -26,6 +26,7 @@ fn generate(seed: u64) -> Plan {
         idle_after_ms: 1_500,
         allowed_lateness_ms: *rng.choose(&[0, 300, 1_500]),
         decisions_topic: rng.chance(1, 3),
+        exactly_once: true,
     };
     with_job(&mut plan, job.toml(), 2);
     let shape = EventTime {

@@ -3,7 +3,9 @@
 //! Swarm testing (Groce et al., 2012): a fault that is always on can hide the bug that needs its absence.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{EventTime, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
+use crate::generate::{
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, switch_off, with_job,
+};
 use crate::plan::{Family, Plan};
 
 pub const ENTRY: Entry = Entry {
@@ -18,14 +20,10 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
-fn generate(seed: u64) -> Plan {
-    let mut plan = base(ENTRY.name, seed);
+fn generate(seed: u64, families: &Families) -> Plan {
+    let mut plan = base(ENTRY.name, seed, families);
     let mut rng = stream(&plan, "shape", &[]);
-    // Each family is off in three seeds of ten, on its own draw.
-    plan.families_off = Family::ALL
-        .into_iter()
-        .filter(|f| seed::draw(plan.seeds.workload, "family_off", &[*f as u64]).chance(3, 10))
-        .collect();
+    switch_off(&mut plan, 3, 10);
     let twists = !plan.families_off.contains(&Family::EventTime);
     let job = JobText {
         window_ms: *rng.choose(&[400, 700, 1_000, 2_000]),
@@ -33,6 +31,7 @@ fn generate(seed: u64) -> Plan {
         idle_after_ms: rng.range(800, 1_800),
         allowed_lateness_ms: *rng.choose(&[0, 0, 400, 1_500]),
         decisions_topic: rng.chance(1, 4),
+        exactly_once: true,
     };
     with_job(&mut plan, job.toml(), rng.range(2, 3) as u32);
     let partitions = rng.range(2, 4) as u32;

@@ -1,12 +1,13 @@
 //! A plan without workload and faults: seeds, knobs, budgets.
 
+use super::Families;
 use crate::plan::{
-    BrokerKnobs, Budgets, ClientKnobs, Compression, Delivery, Flush, Job, Knobs, Plan, ProcessorKnobs, Schedule, Seeds,
+    BrokerKnobs, Budgets, ClientKnobs, Compression, Family, Flush, Job, Knobs, Plan, ProcessorKnobs, Schedule, Seeds,
     Topology, VERSION, WorldKnobs,
 };
 
-/// One broker and nothing else, with strong settings.
-pub fn base(scenario: &str, seed: u64) -> Plan {
+/// One broker and nothing else, with strong settings. Families not in `families` are off.
+pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
     let part = |concern| seed::draw(seed, concern, &[]).u64();
     let mut rng = seed::stream(seed, "knobs", &[]);
     let latency_low = rng.range(1_000, 1_500);
@@ -59,7 +60,7 @@ pub fn base(scenario: &str, seed: u64) -> Plan {
         topics: Vec::new(),
         job: None,
         clients: Vec::new(),
-        families_off: Vec::new(),
+        families_off: Family::ALL.into_iter().filter(|f| !families.contains(f)).collect(),
         faults: Vec::new(),
         twists: Vec::new(),
         budgets: Budgets {
@@ -78,7 +79,6 @@ pub fn with_job(plan: &mut Plan, toml: String, workers: u32) {
     plan.topology.workers = workers;
     plan.job = Some(Job { toml });
     plan.knobs.processor = Some(ProcessorKnobs {
-        delivery: Delivery::Transactional,
         source_tasks: rng.range(1, 2) as u32,
         window_tasks: rng.range(2, 3) as u32,
         key_groups: *rng.choose(&[8, 128]),
@@ -92,4 +92,11 @@ pub fn with_job(plan: &mut Plan, toml: String, workers: u32) {
     });
     plan.budgets =
         Budgets { safety_ms: 20_000, liveness_ms: 60_000, quiet_ms: 3_000, drain_ms: 60_000, max_events: 50_000_000 };
+}
+
+/// Switches whole families off besides those that are off already, each with `numerator` chances in `denominator` on a
+/// draw of its own.
+pub fn switch_off(plan: &mut Plan, numerator: u64, denominator: u64) {
+    let off = |f: &Family| seed::draw(plan.seeds.workload, "family_off", &[*f as u64]).chance(numerator, denominator);
+    plan.families_off = Family::ALL.into_iter().filter(|f| plan.families_off.contains(f) || off(f)).collect();
 }

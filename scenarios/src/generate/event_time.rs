@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::{stream, unique_value};
-use crate::plan::{Acks, Batch, Client, ClientRole, End, Payload, Plan, Producer, Record, Topic, Transaction, Twist};
+use crate::plan::{
+    Acks, Batch, Client, ClientRole, End, Family, Payload, Plan, Producer, Record, Topic, Transaction, Twist,
+};
 
 /// Origin of generated event times: 2023-11-14T22:13:20Z.
 pub const ORIGIN_MS: i64 = 1_700_000_000_000;
@@ -17,11 +19,14 @@ pub struct JobText {
     pub idle_after_ms: u64,
     pub allowed_lateness_ms: u64,
     pub decisions_topic: bool,
+    /// Without it rows are written as they are made, outside transactions.
+    pub exactly_once: bool,
 }
 
 impl JobText {
     /// The job file.
     pub fn toml(&self) -> String {
+        let delivery = if self.exactly_once { "exactly-once" } else { "at-least-once" };
         let decisions = if self.decisions_topic { "decisions_topic = \"decisions\"\n" } else { "" };
         format!(
             r#"name = "totals"
@@ -48,6 +53,7 @@ functions = ["count", "sum", "min", "max", "digest"]
 
 [sink]
 topic = "totals"
+delivery = "{delivery}"
 late_topic = "totals-late"
 dlq_topic = "totals-dlq"
 {decisions}"#,
@@ -77,6 +83,10 @@ pub struct EventTime {
 pub fn events(plan: &mut Plan, job: JobText, shape: EventTime) {
     const TOPIC: &str = "events";
     let partitions = shape.partitions;
+    let shape = match plan.families_off.contains(&Family::EventTime) {
+        true => EventTime { twists: false, idle_splits: 0, ..shape },
+        false => shape,
+    };
     plan.topics.push(Topic { name: TOPIC.into(), partitions });
     let mut rng = stream(plan, "events", &[]);
     let mut taken = BTreeSet::new();

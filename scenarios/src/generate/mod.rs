@@ -8,13 +8,23 @@ mod event_time;
 mod faults;
 mod producers;
 
-pub use base::{base, with_job};
+pub use base::{base, switch_off, with_job};
 pub use event_time::{EventTime, JobText, events};
 pub use faults::{FaultSpace, Menu, faults};
 pub use producers::{Mix, mixed_producers, readers};
 
-use crate::plan::Plan;
+use std::collections::BTreeSet;
+
+use crate::plan::{Family, Plan};
 use seed::Rng;
+
+/// The fault families that may strike.
+pub type Families = BTreeSet<Family>;
+
+/// All of them.
+pub fn all_families() -> Families {
+    Family::ALL.into_iter().collect()
+}
 
 /// The stream of `concern` for this plan's workload.
 pub fn stream(plan: &Plan, concern: &str, ids: &[u64]) -> Rng {
@@ -22,7 +32,7 @@ pub fn stream(plan: &Plan, concern: &str, ids: &[u64]) -> Rng {
 }
 
 /// A value that cannot cancel out against others: 40 random bits. Uniqueness within a plan comes from the caller's set.
-pub(crate) fn unique_value(rng: &mut Rng, taken: &mut std::collections::BTreeSet<u64>) -> u64 {
+pub(crate) fn unique_value(rng: &mut Rng, taken: &mut BTreeSet<u64>) -> u64 {
     loop {
         let value = rng.range(0, (1 << 40) - 1);
         if taken.insert(value) {

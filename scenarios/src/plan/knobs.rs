@@ -59,19 +59,9 @@ pub struct ClientKnobs {
     pub fetch_max_bytes: u64,
 }
 
-/// What the sink promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    Transactional,
-    /// Rows are written as they are made: a legal weak configuration, and a canary when judged as exactly-once.
-    AtLeastOnce,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessorKnobs {
-    pub delivery: Delivery,
     pub source_tasks: u32,
     pub window_tasks: u32,
     pub key_groups: u32,

@@ -24,7 +24,7 @@ mod workload;
 
 pub use budget::Budgets;
 pub use fault::{Action, CrashPoint, Family, Fault, Persistence, Target, Trigger, When};
-pub use knobs::{BrokerKnobs, ClientKnobs, Compression, Delivery, Flush, Knobs, LinkLaw, ProcessorKnobs, WorldKnobs};
+pub use knobs::{BrokerKnobs, ClientKnobs, Compression, Flush, Knobs, LinkLaw, ProcessorKnobs, WorldKnobs};
 pub use topology::{NodeName, Role, Topology};
 pub use validate::PlanError;
 pub use workload::{

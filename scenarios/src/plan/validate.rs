@@ -131,7 +131,7 @@ impl Plan {
             }
         }
         if let Some(job) = &self.job {
-            toml::from_str::<toml::Table>(&job.toml).map_err(|e| invalid("job.toml", e.to_string()))?;
+            models::JobSpec::parse(&job.toml, "job.toml").map_err(|e| invalid("job.toml", e.to_string()))?;
         }
         let (mut total, mut transactions) = (0, BTreeSet::new());
         for client in &self.clients {
