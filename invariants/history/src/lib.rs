@@ -5,16 +5,16 @@
 //! decoded from the disks ([`PartitionLog`]), and the facts of the plan that checks need ([`Facts`]). It serialises to
 //! JSON with a [`VERSION`]. Times are nanoseconds of the world's own clock unless a name says otherwise.
 
-mod decision;
 mod facts;
 mod log;
 mod observation;
 mod op;
 mod verdict;
 
-pub use decision::{Change, Decision, DecisionEntry, Input, InputState, InputStatus, RowOp};
 pub use facts::{Facts, Flush, Span};
 pub use log::{Blob, Control, Header, LogRecord, LogSource, PartitionLog};
+pub use models::decision::{Change, Decision, DecisionEntry, Input, InputState, InputStatus};
+pub use models::row::RowOp;
 pub use observation::{FaultEffect, Observation, Observed, Observer};
 pub use op::{Op, OpId, OpKind, OpResult};
 use serde::{Deserialize, Serialize};

@@ -198,3 +198,125 @@ impl JobSpec {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"name = "departure-delays"
+
+[source]
+topic = "flights"
+format = "json"
+key = "origin"
+event_time = "scheduled_ms"
+value = "delay_min"
+
+[watermark]
+out_of_orderness = "2h"
+idle_after = "30s"
+
+[window]
+type = "tumbling"
+size = "1h"
+offset = "15m"
+allowed_lateness = "0s"
+accumulation = "accumulating"
+
+[aggregate]
+functions = ["count", "sum", "min", "max"]
+
+[sink]
+topic = "delays-hourly"
+late_topic = "flights-late"
+dlq_topic = "flights-dlq"
+decisions_topic = "flights-decisions"
+"#;
+
+    #[test]
+    fn the_semantics_pages_job_reads_and_prints_back() {
+        let job = JobSpec::parse(FULL, "job.toml").unwrap();
+        assert_eq!(job.window.kind, WindowKind::Tumbling { size_ms: 3_600_000, offset_ms: 900_000 });
+        assert_eq!(job.watermark, WatermarkSpec { out_of_orderness_ms: 7_200_000, idle_after_ms: Some(30_000) });
+        assert_eq!(job.epochs_topic(), "departure-delays-epochs");
+        assert_eq!(job.to_toml(), FULL);
+        let json = serde_json::to_string(&job).unwrap();
+        assert_eq!(serde_json::from_str::<JobSpec>(&json).unwrap(), job);
+        let mut canary = job;
+        canary.sink.delivery = Delivery::AtLeastOnce;
+        canary.source.format = Format::Csv;
+        canary.source.columns = Some(vec!["origin".into(), "scheduled_ms".into(), "delay_min".into()]);
+        assert_eq!(JobSpec::parse(&canary.to_toml(), "job.toml").unwrap(), canary);
+    }
+
+    /// Each wrong file: what is replaced by what, and the first words of the refusal.
+    #[test]
+    fn refusals_name_the_line_and_the_remedy() {
+        let cases: &[(&str, &str, &str)] = &[
+            ("size = \"1h\"", "sizee = \"1h\"", "unknown key `sizee` in [window]"),
+            ("name = ", "nmae = ", "unknown key `nmae` at the top"),
+            ("key = \"origin\"\n", "", "missing `key` in [source]"),
+            ("[watermark]\nout_of_orderness = \"2h\"\nidle_after = \"30s\"\n", "", "missing section [watermark]"),
+            ("size = \"1h\"", "size = \"0s\"", "impossible window: its size"),
+            ("size = \"1h\"", "size = 3600", "`size` has no unit"),
+            ("size = \"1h\"", "size = \"one hour\"", "`size` is \"one hour\""),
+            ("size = \"1h\"", "size = \"400000d\"", "`size` is 34560000000000 ms, not below 2^43"),
+            ("size = \"1h\"", "size = \"-9223372036854775808ms\"", "`size` is -9223372036854775808 ms, not below"),
+            ("offset = \"15m\"", "offset = \"75m\"", "impossible window: its offset"),
+            ("allowed_lateness = \"0s\"", "allowed_lateness = \"-1s\"", "`allowed_lateness` is negative"),
+            ("\"2h\"", "\"-2h\"", "`out_of_orderness` is negative"),
+            ("\"30s\"", "\"0s\"", "`idle_after` is not positive"),
+            ("\"tumbling\"", "\"tumblign\"", "unknown type \"tumblign\""),
+            ("offset = \"15m\"", "slide = \"15m\"", "`slide` belongs to type = \"sliding\""),
+            ("\"accumulating\"", "\"acumulating\"", "unknown accumulation"),
+            ("\"json\"", "\"jsn\"", "unknown format \"jsn\""),
+            ("\"json\"", "\"csv\"", "missing `columns` in [source]"),
+            ("value = \"delay_min\"\n", "", "missing `value` in [source], which function \"sum\" reads"),
+            ("[\"count\", ", "[\"cuont\", ", "unknown function \"cuont\""),
+            ("[\"count\", ", "[\"sum\", ", "function \"sum\" is named twice"),
+            ("[\"count\", \"sum\", \"min\", \"max\"]", "[]", "`functions` is empty"),
+            ("\"delays-hourly\"", "\"delays hourly\"", "' ' cannot stand in a topic"),
+            ("\"delays-hourly\"", "\"__consumer_offsets\"", "\"__consumer_offsets\" starts with"),
+            ("\"delays-hourly\"", "\"flights\"", "`topic` is \"flights\", which is the source's topic already"),
+            ("dlq_topic", "delivery = \"exactly_once\"\ndlq_topic", "unknown delivery \"exactly_once\""),
+            ("name = \"departure-delays\"", "name = 7", "`name` is integer, not text"),
+            ("[aggregate]", "[aggregate", "unclosed table"),
+        ];
+        let mut printed = String::new();
+        for (from, to, begins) in cases {
+            assert!(FULL.contains(from), "{from}");
+            let e = JobSpec::parse(&FULL.replacen(from, to, 1), "job.toml").unwrap_err();
+            assert_eq!(e.kind, ErrorKind::Invalid, "{e}");
+            assert!(e.message.starts_with(begins), "{e}");
+            printed.push_str(&format!("{e}\n"));
+        }
+        insta::assert_snapshot!("refusals", printed);
+    }
+
+    #[test]
+    fn what_is_legal_but_not_built_says_so() {
+        let cases: &[(&str, &str)] = &[
+            ("\"tumbling\"", "\"session\""),
+            ("\"tumbling\"", "\"sliding\""),
+            ("\"tumbling\"", "\"cumulating\""),
+            ("\"tumbling\"", "\"global\""),
+            ("\"accumulating\"", "\"discarding\""),
+            ("\"accumulating\"", "\"retracting\""),
+            ("\"json\"", "\"avro\""),
+            ("[\"count\", ", "[\"avg\", "),
+            ("[\"count\", ", "[\"count_distinct\", "),
+            ("idle_after", "max_drift = \"10m\"\nidle_after"),
+            ("late_topic", "feature_store = \"redis://127.0.0.1:6379\"\nlate_topic"),
+            ("late_topic", "lake = \"file:///var/lake\"\nlate_topic"),
+            ("[aggregate]", "[[window.early]]\nevery = \"10s\"\n[aggregate]"),
+        ];
+        let mut printed = String::new();
+        for (from, to) in cases {
+            let e = JobSpec::parse(&FULL.replacen(from, to, 1), "job.toml").unwrap_err();
+            assert_eq!(e.kind, ErrorKind::NotYetBuilt, "{e}");
+            assert!(e.message.ends_with("is not yet built"), "{e}");
+            printed.push_str(&format!("{e}\n"));
+        }
+        insta::assert_snapshot!("not_yet_built", printed);
+    }
+}

@@ -2,8 +2,10 @@
 //!
 //! The JSON form is that of the job's `decisions_topic`; the simulation's probes carry the same entries.
 
-use models::Watermark;
+use crate::time::Watermark;
 use serde::{Deserialize, Serialize};
+
+use crate::row::RowOp;
 
 /// One decision of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +105,3 @@ pub enum Change {
     Active,
     End,
 }
-
-/// Of a row's identity (rule 15); the models' own, which prints as `+I`, `+U`, `-U`.
-pub use models::row::RowOp;
