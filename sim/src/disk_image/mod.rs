@@ -25,9 +25,12 @@ pub struct DiskImage {
     pub damage: Vec<String>,
 }
 
+/// Path and bytes of each segment, by base offset.
+type Segments<'a> = BTreeMap<i64, (&'a str, &'a [u8])>;
+
 /// Decodes the files of broker `node`: path and bytes. Files that are not segments are passed over.
 pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> DiskImage {
-    let mut partitions: BTreeMap<(String, i32), BTreeMap<i64, (&str, &[u8])>> = BTreeMap::new();
+    let mut partitions: BTreeMap<(String, i32), Segments<'_>> = BTreeMap::new();
     for (path, bytes) in files {
         if let Some((topic, partition, base)) = segment_of(path) {
             partitions.entry((topic, partition)).or_default().insert(base, (path, bytes));
