@@ -1,5 +1,16 @@
 //! How scenarios are run: everything between a plan and its verdict, and the command line over it.
+//!
+//! The binary `streamproof` is a thin `main` over [`cli`].
 
+pub mod audit;
+pub mod bugs;
+pub mod cli;
 pub mod determinism;
-pub mod disk_image;
+pub mod exit;
+pub mod interrupt;
+pub mod plans;
 pub mod runner;
+pub mod store;
+pub mod supervisor;
+pub mod task;
+pub mod worker;

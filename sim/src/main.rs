@@ -1,1 +1,5 @@
-fn main() {}
+//! The binary `streamproof`: see [`streamproof::cli`].
+
+fn main() -> std::process::ExitCode {
+    streamproof::cli::main()
+}

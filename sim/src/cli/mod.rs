@@ -1,0 +1,66 @@
+//! The command line: one file a verb.
+//!
+//! stdout is data, stderr is progress and errors, the exit code is [`Exit`]. A verb returns its exit code, or one
+//! sentence that says what is wrong with the request ([`Refusal`]); nothing else prints an error.
+
+mod args;
+mod audit;
+mod determinism;
+mod list;
+mod model;
+mod out;
+mod replay;
+mod run;
+pub mod suggest;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::exit::Exit;
+use args::{Cli, Verb};
+
+/// Why a request is not carried out: a sentence for people, and the exit code.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
+    }
+
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: message.into() }
+    }
+
+    pub fn nothing(message: impl Into<String>) -> Self {
+        Self { exit: Exit::NothingSelected, message: message.into() }
+    }
+}
+
+/// Of the process: parses the command line, runs the verb, returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
+        Verb::Run(args) => run::run(args),
+        Verb::List(args) => list::run(args),
+        Verb::Replay(args) => replay::run(args),
+        Verb::Determinism(args) => determinism::run(args),
+        Verb::Model(args) => model::run(args),
+        Verb::Audit(args) => audit::run(args),
+        Verb::Completions(args) => {
+            clap_complete::generate(args.shell, &mut Cli::command(), "streamproof", &mut std::io::stdout());
+            Ok(Exit::Pass)
+        }
+        Verb::Worker => Ok(crate::worker::main()),
+    };
+    outcome
+        .unwrap_or_else(|refusal| {
+            eprintln!("error: {}", refusal.message);
+            refusal.exit
+        })
+        .into()
+}

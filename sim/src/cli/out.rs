@@ -1,0 +1,42 @@
+//! stdout and stderr: data on the one, progress on the other.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Writes to stdout. A reader that went away is no error of ours: the exit code still says how the run ended.
+pub fn data(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
+}
+
+/// A line on stdout.
+pub fn line(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{text}");
+    let _ = stdout.flush();
+}
+
+/// Remarks on an events file, on stderr: the first ones, and how many more there are.
+pub fn notes(notes: &[String]) {
+    const SHOWN: usize = 10;
+    for note in notes.iter().take(SHOWN) {
+        eprintln!("warning: {note}");
+    }
+    if notes.len() > SHOWN {
+        eprintln!("warning: … and {} more such rows", notes.len() - SHOWN);
+    }
+}
+
+/// A bar on stderr, if that is a terminal; else nothing is drawn.
+pub fn bar(length: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
+    }
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds  {msg}  {elapsed} (left {eta})") {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,308 @@
+//! `streamproof run`: scenarios over seeds, in worker processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use reports::{SeedReport, Totals, Verdict, json_line, story};
+use scenarios::Entry;
+use scenarios::catalogue;
+
+use super::args::{Format, RunArgs};
+use super::{Refusal, out, suggest};
+use crate::exit::Exit;
+use crate::interrupt::Interrupt;
+use crate::plans::{FLIGHTS, Planner};
+use crate::store;
+use crate::supervisor::{self, Finished, Options};
+use crate::task::{Source, Task};
+
+/// Seeds of each scenario in the main job: about a minute on two cores.
+const MAIN_JOB: &[(&str, u64)] = &[
+    ("smoke", 40),
+    ("crash_restart", 60),
+    ("power_loss", 60),
+    ("duplicates", 60),
+    ("reordering", 40),
+    ("idle_partition", 40),
+    ("checkpoint_crash", 60),
+    ("swarm", 120),
+    (FLIGHTS, 4),
+    ("canary_page_cache", 10),
+    ("canary_at_least_once", 10),
+];
+
+const DEFAULT_SEEDS: u64 = 200;
+/// Failing seeds after which a run stops: more of them rarely say more.
+const MAX_FAILURES: usize = 5;
+/// Seeds of a scenario from which on its rare states must have been reached.
+const REACH_SEEDS: u64 = 200;
+
+pub fn run(args: RunArgs) -> Result<Exit, Refusal> {
+    let tasks = select(&args)?;
+    if tasks.is_empty() {
+        return Err(Refusal::nothing("--seeds 0 selects nothing"));
+    }
+    let options = options(args.jobs)?;
+    let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
+    let mut session = Session::new(args.format, tasks.len() as u64);
+    eprintln!("{}", headline(&args, &tasks, options.jobs));
+    let outcome = supervisor::run(tasks.into_iter(), &options, &interrupt, |finished| session.take(finished));
+    outcome.map_err(|e| Refusal::failed(format!("failed to run the {e}")))?;
+    Ok(session.end(interrupt.is_set()))
+}
+
+/// # Errors
+/// If the program's own path is unknown.
+pub fn options(jobs: Option<usize>) -> Result<Options, Refusal> {
+    let exe = std::env::current_exe().map_err(|e| Refusal::failed(format!("failed to find this program: {e}")))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Options::new(exe, jobs.unwrap_or(cores)))
+}
+
+/// The tasks of a command line, checked before anything runs.
+fn select(args: &RunArgs) -> Result<Vec<Task>, Refusal> {
+    let faults = args.faults.faults.as_ref().map(|set| set.0.clone());
+    let first = args.seed.unwrap_or(0);
+    let mut tasks = Vec::new();
+    let mut add = |source: Source, seeds: u64| {
+        let last = first.checked_add(seeds.saturating_sub(1));
+        if last.is_none() {
+            return Err(Refusal::usage(format!("{seeds} seeds from {first} go beyond 2^64 - 1")));
+        }
+        tasks.extend((0..seeds).map(|i| Task { source: source.clone(), seed: first + i, faults: faults.clone() }));
+        Ok(())
+    };
+    if let (Some(job), Some(events)) = (&args.job.job, &args.job.events) {
+        if let Some(scenario) = args.scenarios.first() {
+            return Err(Refusal::usage(format!("give a scenario (`{scenario}`) or --job and --events, not both")));
+        }
+        add(Source::Job { job: job.clone(), events: events.clone() }, args.seeds.unwrap_or(DEFAULT_SEEDS))?;
+    } else if args.scenarios.is_empty() {
+        for (name, seeds) in MAIN_JOB {
+            add(Source::Scenario((*name).to_owned()), args.seeds.unwrap_or(*seeds))?;
+        }
+    } else {
+        for name in &args.scenarios {
+            add(Source::Scenario(scenario(name)?), args.seeds.unwrap_or(DEFAULT_SEEDS))?;
+        }
+    }
+    // A wrong job file is one clear error here, not one a worker.
+    if let Some(task) = tasks.iter().find(|t| matches!(t.source, Source::Job { .. })) {
+        let mut planner = Planner::default();
+        planner.plan(task).map_err(Refusal::usage)?;
+        super::out::notes(planner.notes());
+    }
+    Ok(tasks)
+}
+
+/// A scenario that runs without files of the user's.
+///
+/// # Errors
+/// A sentence with the nearest name.
+pub fn scenario(name: &str) -> Result<String, Refusal> {
+    if catalogue::find(name).is_none() {
+        let names: Vec<&str> = catalogue::list().iter().map(|e| e.name).collect();
+        let hint = suggest::sentence(name, &names);
+        let message = format!("unknown scenario `{name}`{hint}; `streamproof list scenarios` names them all");
+        return Err(Refusal::usage(message));
+    }
+    if name == "job" {
+        return Err(Refusal::usage("scenario `job` is your own: give --job and --events instead"));
+    }
+    Ok(name.to_owned())
+}
+
+/// The run's options, whole, so that a pasted log can be run again.
+fn headline(args: &RunArgs, tasks: &[Task], jobs: usize) -> String {
+    let mut per_source: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    for task in tasks {
+        let (low, high, count) = per_source.entry(task.scenario()).or_insert((u64::MAX, 0, 0));
+        *low = (*low).min(task.seed);
+        *high = (*high).max(task.seed);
+        *count += 1;
+    }
+    let what = match (args.scenarios.is_empty(), &args.job.job) {
+        (_, Some(job)) => format!("job {}", job.display()),
+        (true, None) => format!("main job: {} scenarios", per_source.len()),
+        (false, None) => args.scenarios.join(", "),
+    };
+    let seeds = match per_source.values().collect::<Vec<_>>()[..] {
+        [(low, high, _)] => format!("seeds {low} to {high}"),
+        _ => format!("{} seeds from {}", tasks.len(), args.seed.unwrap_or(0)),
+    };
+    let workers = if jobs == 1 { "1 worker".to_owned() } else { format!("{jobs} workers") };
+    format!("{what}; {seeds}; {workers}")
+}
+
+/// A run under way: gathers reports, prints them, keeps them in the store.
+struct Session {
+    format: Format,
+    started: Instant,
+    totals: Totals,
+    failures: Vec<(Task, SeedReport)>,
+    inconclusive: u64,
+    exit: Exit,
+    /// Of each canary: whether it was caught.
+    canaries: BTreeMap<String, bool>,
+    seeds: BTreeMap<String, u64>,
+    store: Option<store::Run>,
+    planner: Planner,
+    bar: indicatif::ProgressBar,
+}
+
+impl Session {
+    fn new(format: Format, tasks: u64) -> Self {
+        let command = std::env::args().skip(1).collect();
+        let store = store::Run::create(&store::root(), command, jiff::Timestamp::now())
+            .inspect_err(|e| eprintln!("warning: this run is not kept: {}: {e}", store::root().display()))
+            .ok();
+        Self {
+            format,
+            started: Instant::now(),
+            totals: Totals::default(),
+            failures: Vec::new(),
+            inconclusive: 0,
+            exit: Exit::Pass,
+            canaries: BTreeMap::new(),
+            seeds: BTreeMap::new(),
+            store,
+            planner: Planner::default(),
+            bar: out::bar(tasks),
+        }
+    }
+
+    /// Whether to go on.
+    fn take(&mut self, finished: Finished) -> bool {
+        let Finished { task, mut report, repeated } = finished;
+        self.totals.repeated += u64::from(repeated);
+        *self.seeds.entry(task.scenario().to_owned()).or_default() += 1;
+        self.judge_canary(&task, &mut report);
+        self.totals.add(&report);
+        self.exit = self.exit.worst(Exit::of(report.verdict));
+        let kept = self.store.as_mut().map_or(Ok(()), |store| store.add(&task, &report));
+        if let Err(e) = kept {
+            eprintln!("warning: this run is kept no further: {e}");
+            self.store = None;
+        }
+        if self.format == Format::Json {
+            out::line(&json_line("seed", &report));
+        }
+        match report.verdict {
+            Verdict::Inconclusive => {
+                self.inconclusive += 1;
+                let note = report.note.as_deref().unwrap_or("no reason given");
+                self.bar.suspend(|| eprintln!("inconclusive: {}/{}: {note}", task.scenario(), task.seed));
+            }
+            verdict if verdict.is_failure() => {
+                self.bar.suspend(|| eprintln!("failed: {}/{}: {}", task.scenario(), task.seed, verdict.word()));
+                self.keep_plan(&task);
+                self.failures.push((task, report));
+            }
+            _ => {}
+        }
+        self.bar.inc(1);
+        self.bar.set_message(match self.failures.len() {
+            0 => String::new(),
+            n => format!("{n} failed"),
+        });
+        self.failures.len() < MAX_FAILURES
+    }
+
+    /// A canary's violation by the property that must catch it is what we want to see: it counts as a pass.
+    fn judge_canary(&mut self, task: &Task, report: &mut SeedReport) {
+        let Some(property) = catalogue::find(task.scenario()).and_then(|entry| entry.must_fail) else { return };
+        let caught = report.verdict == Verdict::Unsafe && report.failures.iter().any(|f| f.property == property);
+        *self.canaries.entry(task.scenario().to_owned()).or_default() |= caught;
+        if caught {
+            report.verdict = Verdict::Pass;
+            report.failures.clear();
+            report.fault_steps.clear();
+            report.note = Some(format!("canary caught by {property}"));
+        }
+    }
+
+    fn keep_plan(&mut self, task: &Task) {
+        if let (Some(store), Ok(plan)) = (&mut self.store, self.planner.plan(task))
+            && let Err(e) = store.add_plan(task, &plan)
+        {
+            eprintln!("warning: the plan of {}/{} is not kept: {e}", task.scenario(), task.seed);
+        }
+    }
+
+    /// Prints summary, then failures; the exit code.
+    fn end(mut self, interrupted: bool) -> Exit {
+        self.bar.finish_and_clear();
+        let complete = !interrupted && self.failures.len() < MAX_FAILURES;
+        if complete {
+            if self.canaries.values().any(|caught| !caught) {
+                self.exit = self.exit.worst(Exit::Blind);
+            }
+            for (scenario, label) in self.not_reached() {
+                eprintln!("not reached: {scenario}: {label}");
+                self.exit = self.exit.worst(Exit::NotReached);
+            }
+        }
+        if interrupted {
+            self.exit = self.exit.worst(Exit::Interrupted);
+        }
+        self.totals.canaries = self.canaries;
+        let wall_ms = self.started.elapsed().as_millis() as u64;
+        let summary = self.totals.summary(wall_ms, interrupted, self.exit.code());
+        if self.failures.len() >= MAX_FAILURES {
+            eprintln!("stopped after {MAX_FAILURES} failing seeds");
+        }
+        let stored = self.store.take().and_then(|store| {
+            let id = store.id.clone();
+            match store.finish(&summary) {
+                Ok(()) => Some(id),
+                Err(e) => {
+                    eprintln!("warning: this run is not kept whole: {e}");
+                    None
+                }
+            }
+        });
+        self.failures.sort_by(|a, b| (a.0.scenario(), a.0.seed).cmp(&(b.0.scenario(), b.0.seed)));
+        match self.format {
+            Format::Json => {
+                for (task, report) in &self.failures {
+                    out::line(&failure_line(task, report));
+                }
+                out::line(&json_line("summary", &summary));
+            }
+            Format::Text => {
+                out::data(&summary.text());
+                if let (Some(id), false) = (&stored, self.failures.is_empty()) {
+                    out::line(&format!("kept: streamproof replay {id} runs all its failures again"));
+                }
+                for (task, report) in &self.failures {
+                    out::line("");
+                    out::data(&story::text(report, &task.replay_command()));
+                }
+            }
+        }
+        self.exit
+    }
+
+    /// Rare states that a scenario must reach and this run, long enough to demand it, did not.
+    fn not_reached(&self) -> Vec<(&'static str, &'static str)> {
+        let reached: &BTreeSet<String> = self.totals.reached();
+        let long_enough = |entry: &&Entry| self.seeds.get(entry.name).is_some_and(|n| *n >= REACH_SEEDS);
+        catalogue::list()
+            .iter()
+            .filter(long_enough)
+            .flat_map(|entry| entry.rare.iter().map(move |label| (entry.name, *label)))
+            .filter(|(_, label)| !reached.contains(*label))
+            .collect()
+    }
+}
+
+/// A failure as a JSON line: the report with the command that replays it.
+pub fn failure_line(task: &Task, report: &SeedReport) -> String {
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        #[serde(flatten)]
+        report: &'a SeedReport,
+        replay: String,
+    }
+    json_line("failure", &Line { report, replay: task.replay_command() })
+}

@@ -1,0 +1,106 @@
+//! What the process's exit code says.
+
+use std::process::ExitCode;
+
+use reports::Verdict;
+
+/// Exit codes of `streamproof`. They are API: a number never changes its meaning.
+///
+/// Of several outcomes the worst wins: 16 > 13 > 10 > 12 > 11 > 14 > 15, and 1 (streamproof itself failed) above them
+/// all, since nothing else can be trusted then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Exit {
+    /// Every property held in every run.
+    Pass = 0,
+    /// streamproof itself failed: a bug in it, a results store it cannot write, a worker that cannot start.
+    Failed = 1,
+    /// The command line, a job file, a plan or a data directory is wrong; nothing was run or written.
+    Usage = 2,
+    /// The command was right and selected nothing.
+    NothingSelected = 4,
+    /// A safety property was violated.
+    Unsafe = 10,
+    /// After the faults stopped, the system did not converge within the plan's bound.
+    NotLive = 11,
+    /// A node of the system panicked.
+    Panicked = 12,
+    /// The same plan ran twice and differed.
+    NotDeterministic = 13,
+    /// Something could not be decided, and nothing failed.
+    Inconclusive = 14,
+    /// Rare states that the run had to reach were not reached.
+    NotReached = 15,
+    /// A canary was not caught: the harness is blind.
+    Blind = 16,
+    /// Interrupted, and nothing had failed by then.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// From the worst to the best.
+    const WORST_FIRST: [Exit; 12] = [
+        Exit::Failed,
+        Exit::Blind,
+        Exit::NotDeterministic,
+        Exit::Unsafe,
+        Exit::Panicked,
+        Exit::NotLive,
+        Exit::Inconclusive,
+        Exit::NotReached,
+        Exit::Usage,
+        Exit::NothingSelected,
+        Exit::Interrupted,
+        Exit::Pass,
+    ];
+
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The worse of two outcomes.
+    pub fn worst(self, other: Exit) -> Exit {
+        let rank = |exit| Exit::WORST_FIRST.iter().position(|e| *e == exit);
+        if rank(other) < rank(self) { other } else { self }
+    }
+
+    pub fn of(verdict: Verdict) -> Exit {
+        match verdict {
+            Verdict::Pass => Exit::Pass,
+            Verdict::Unsafe => Exit::Unsafe,
+            Verdict::NotLive => Exit::NotLive,
+            Verdict::Panicked => Exit::Panicked,
+            Verdict::NotDeterministic => Exit::NotDeterministic,
+            Verdict::Inconclusive => Exit::Inconclusive,
+            Verdict::HarnessFailed => Exit::Failed,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_outcome_wins() {
+        let order = [Exit::Blind, Exit::NotDeterministic, Exit::Unsafe, Exit::Panicked, Exit::NotLive];
+        let order = order.into_iter().chain([Exit::Inconclusive, Exit::NotReached, Exit::Pass]);
+        let codes: Vec<u8> = order.clone().map(Exit::code).collect();
+        assert_eq!(codes, [16, 13, 10, 12, 11, 14, 15, 0]);
+        let order: Vec<Exit> = order.collect();
+        for (i, worse) in order.iter().enumerate() {
+            for better in &order[i..] {
+                assert_eq!(worse.worst(*better), *worse);
+                assert_eq!(better.worst(*worse), *worse);
+            }
+        }
+        assert_eq!(Exit::Interrupted.worst(Exit::Pass), Exit::Interrupted);
+        assert_eq!(Exit::Interrupted.worst(Exit::Unsafe), Exit::Unsafe, "an interrupt never hides a failure");
+    }
+}

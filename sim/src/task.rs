@@ -1,0 +1,121 @@
+//! What a worker is asked to run, and the JSON lines between a supervisor and its workers.
+//!
+//! One request a line on the worker's stdin, one answer a line on its stdout, in the same order. Both carry
+//! [`VERSION`]: a worker of another build refuses to answer rather than guess.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use reports::SeedReport;
+use serde::{Deserialize, Serialize};
+
+/// Version of the protocol.
+pub const VERSION: u32 = 1;
+
+/// The hidden verb that makes a process a worker.
+pub const WORKER_VERB: &str = "__worker";
+
+/// What to run, small enough to send: the worker makes the plan itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    pub source: Source,
+    pub seed: u64,
+    /// Fault families to keep (`--faults`); `None` keeps them all.
+    pub faults: Option<BTreeSet<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// A scenario of the catalogue.
+    Scenario(String),
+    /// The user's own job and events.
+    Job { job: PathBuf, events: PathBuf },
+    /// A stored plan; the task's seed is the plan's own.
+    Plan(PathBuf),
+}
+
+impl Task {
+    /// Its name in reports: the scenario's, or what stands for one.
+    pub fn scenario(&self) -> &str {
+        match &self.source {
+            Source::Scenario(name) => name,
+            Source::Job { .. } => "job",
+            Source::Plan(_) => "plan",
+        }
+    }
+
+    /// The command that runs exactly this again.
+    pub fn replay_command(&self) -> String {
+        let mut command = String::from("streamproof replay");
+        match &self.source {
+            Source::Plan(path) => {
+                command.push(' ');
+                command.push_str(&quote(&path.display().to_string()));
+                return command;
+            }
+            Source::Job { job, events } => {
+                command.push_str(&format!(
+                    " --job {} --events {}",
+                    quote(&job.display().to_string()),
+                    quote(&events.display().to_string())
+                ));
+            }
+            Source::Scenario(_) => {}
+        }
+        if let Some(faults) = &self.faults {
+            let list: Vec<&str> = faults.iter().map(String::as_str).collect();
+            command.push_str(&format!(" --faults {}", list.join(",")));
+        }
+        command.push_str(&format!(" {}/{}", self.scenario(), self.seed));
+        command
+    }
+}
+
+/// Quotes for a POSIX shell where needed.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub version: u32,
+    /// Echoed by the answer.
+    pub id: u64,
+    pub task: Task,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    pub version: u32,
+    pub id: u64,
+    pub report: SeedReport,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replay_commands_are_whole() {
+        let mut task = Task { source: Source::Scenario("swarm".into()), seed: 41, faults: None };
+        assert_eq!(task.replay_command(), "streamproof replay swarm/41");
+        task.faults = Some(["net".to_owned(), "disk".to_owned()].into());
+        assert_eq!(task.replay_command(), "streamproof replay --faults disk,net swarm/41");
+        task.source = Source::Job { job: "my jobs/a.toml".into(), events: "e.csv".into() };
+        assert_eq!(
+            task.replay_command(),
+            "streamproof replay --job 'my jobs/a.toml' --events e.csv --faults disk,net job/41"
+        );
+        task.source = Source::Plan("p/it's.json".into());
+        assert_eq!(task.replay_command(), r"streamproof replay 'p/it'\''s.json'");
+    }
+}

@@ -1,0 +1,104 @@
+//! The worker process: reads tasks from stdin, runs each, writes its report to stdout.
+//!
+//! Ends when stdin closes, that is, with its supervisor. Nothing else writes to stdout here.
+
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use history::{Outcome, Violation};
+use reports::{Failure, SeedReport, Verdict, Witness};
+
+use crate::exit::Exit;
+use crate::plans::Planner;
+use crate::runner::{self, RunOptions, RunResult};
+use crate::task::{Answer, Request, Task, VERSION};
+
+/// Of the process.
+pub fn main() -> Exit {
+    let mut planner = Planner::default();
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        let request: Request = match serde_json::from_str(&line) {
+            Ok(request) => request,
+            Err(e) => {
+                eprintln!("worker: unreadable request: {e}");
+                return Exit::Failed;
+            }
+        };
+        if request.version != VERSION {
+            eprintln!("worker: request of version {}, this program speaks version {VERSION}", request.version);
+            return Exit::Failed;
+        }
+        let report = execute(&mut planner, &request.task);
+        let answer = Answer { version: VERSION, id: request.id, report };
+        let mut text = match serde_json::to_string(&answer) {
+            Ok(text) => text,
+            Err(e) => {
+                eprintln!("worker: failed to write the answer: {e}");
+                return Exit::Failed;
+            }
+        };
+        text.push('\n');
+        let mut stdout = std::io::stdout().lock();
+        if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+            break; // the supervisor is gone
+        }
+    }
+    Exit::Pass
+}
+
+/// Runs one task on this process.
+pub fn execute(planner: &mut Planner, task: &Task) -> SeedReport {
+    let started = Instant::now();
+    let mut report = match planner.plan(task) {
+        Err(e) => SeedReport::unfinished(task.scenario(), task.seed, Verdict::HarnessFailed, e),
+        Ok(plan) => match plan.validate() {
+            Err(e) => SeedReport::unfinished(
+                task.scenario(),
+                task.seed,
+                Verdict::HarnessFailed,
+                format!("the plan is invalid: {e}"),
+            ),
+            Ok(()) => report(runner::run(&plan, &RunOptions::default())),
+        },
+    };
+    report.wall_ms = started.elapsed().as_millis() as u64;
+    report
+}
+
+/// What of a result crosses the pipe.
+pub fn report(result: RunResult) -> SeedReport {
+    let (verdict, violations, note) = match result.outcome {
+        Outcome::Passed => (Verdict::Pass, Vec::new(), None),
+        Outcome::Unsafe(violations) => (Verdict::Unsafe, violations, None),
+        Outcome::NotLive(violations) => (Verdict::NotLive, violations, None),
+        Outcome::Panicked { node, message } => (Verdict::Panicked, Vec::new(), Some(format!("{node}: {message}"))),
+        Outcome::NotDeterministic { message } => (Verdict::NotDeterministic, Vec::new(), Some(message)),
+        Outcome::Inconclusive { reasons } => (Verdict::Inconclusive, Vec::new(), Some(reasons.join("; "))),
+        Outcome::HarnessFailed { message } => (Verdict::HarnessFailed, Vec::new(), Some(message)),
+    };
+    // A run that did not end has no trace to compare.
+    let hash = |hash: u64| if verdict == Verdict::HarnessFailed { String::new() } else { format!("{hash:016x}") };
+    let fault_steps = if verdict.is_failure() { result.fault_steps } else { Vec::new() };
+    SeedReport {
+        version: reports::JSON_VERSION,
+        scenario: result.scenario,
+        seed: result.seed,
+        verdict,
+        failures: violations.into_iter().take(MAX_FAILURES).map(failure).collect(),
+        fault_steps,
+        note,
+        world_hash: hash(result.world_hash),
+        probe_hash: result.probe_hash.map_or_else(String::new, hash),
+        stats: result.stats,
+        wall_ms: 0,
+    }
+}
+
+/// Violations of one seed that are reported: one bug may violate a property for every record.
+const MAX_FAILURES: usize = 20;
+
+fn failure(violation: Violation) -> Failure {
+    let witness = Witness { subject: violation.witness, expected: None, found: None };
+    Failure { property: violation.property, message: violation.message, witness }
+}
