@@ -6,6 +6,7 @@ pub mod audit;
 pub mod bugs;
 pub mod cli;
 pub mod determinism;
+pub mod disk_image;
 pub mod exit;
 pub mod interrupt;
 pub mod plans;

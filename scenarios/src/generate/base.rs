@@ -51,10 +51,12 @@ pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
             world: WorldKnobs {
                 latency_us: (latency_low, latency_low + rng.range(0, 4_000)),
                 loss_per_million: 0,
+                partial_per_million: *rng.choose(&[0, 20_000, 100_000]),
                 bandwidth: None,
                 links: Vec::new(),
                 sync_latency_us: (1_000, rng.range(1_500, 6_000)),
                 disk_bytes: None,
+                restart_exited_ms: rng.range(200, 800),
             },
         },
         topics: Vec::new(),
@@ -88,7 +90,13 @@ pub fn with_job(plan: &mut Plan, toml: String, workers: u32) {
         heartbeat_timeout_ms: *rng.choose(&[1_000, 1_500]),
         restart_backoff_min_ms: 100,
         restart_backoff_max_ms: 1_000,
+        restart_reset_ms: 5_000,
         transaction_timeout_ms: 60_000,
+        checkpoints_retained: rng.range(1, 3) as u32,
+        chunk_records: *rng.choose(&[1, 8, 32, 64]),
+        channel_capacity: *rng.choose(&[2, 16, 64]),
+        fetch_timeout_ms: 2_000,
+        sink_partitions: rng.range(1, 3) as u32,
     });
     plan.budgets =
         Budgets { safety_ms: 20_000, liveness_ms: 60_000, quiet_ms: 3_000, drain_ms: 60_000, max_events: 50_000_000 };

@@ -31,9 +31,31 @@ pub struct Menu {
 const BROKER: Target = Target::Node(NodeName::new(Role::Broker, 0));
 const COORDINATOR: Target = Target::Node(NodeName::new(Role::Coordinator, 0));
 
-/// Actions of driver loops that each run executes often: (node's role, driver's role, label, nth at most, needs
-/// transactions, needs a processor). Kept in step with the drivers by the test `labels_exist` of the runner.
-pub const LABELS: &[(Role, &str, &str, u64, bool, bool)] = &[];
+/// An action that driver loops execute often, as a place for crash points.
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    /// Of the node.
+    pub role: Role,
+    pub label: &'static str,
+    /// Every run reaches it at least this often within the active period, on each node that reaches it at all.
+    pub most: u64,
+    /// Only with transactions, of a client or of a processor's sink.
+    pub transactions: bool,
+}
+
+const fn label(role: Role, label: &'static str, most: u64, transactions: bool) -> Label {
+    Label { role, label, most, transactions }
+}
+
+/// Where crash points are put. A label that no driver has is never reached: sweeps show it as a fault that never bites.
+pub const LABELS: &[Label] = &[
+    label(Role::Broker, "disk.write", 40, false),
+    label(Role::Broker, "disk.sync", 30, false),
+    label(Role::Broker, "net.write", 60, false),
+    label(Role::Coordinator, "disk.sync", 3, false),
+    label(Role::Coordinator, "disk.write", 3, false),
+    label(Role::Worker, "net.write", 60, false),
+];
 
 /// Adds faults to `plan`. Families in `plan.families_off` add nothing, and their streams are not read, so that switching
 /// one off leaves the others' faults as they were.
@@ -140,7 +162,7 @@ fn disk(rng: &mut Rng) -> Action {
         0 => Action::FsyncError { node: BROKER, restart_after_ms: rng.range(300, 1_500) },
         1 => Action::DiskFull { node: BROKER, for_ms: rng.range(300, 1_500) },
         2 => Action::Power { node: BROKER, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
-        _ => Action::DiskStall { node: BROKER, stall_ms: rng.range(50, 800), for_ms: rng.range(500, 3_000) },
+        _ => Action::DiskStall { node: BROKER, for_ms: rng.range(200, 2_500) },
     }
 }
 
@@ -151,8 +173,9 @@ fn persistence(rng: &mut Rng) -> Persistence {
 fn clock(plan: &Plan, rng: &mut Rng) -> Action {
     let system: Vec<NodeName> = plan.nodes().into_iter().filter(|n| n.role != Role::Client).collect();
     let node = Target::Node(*rng.choose(&system));
-    match rng.range(0, 1) {
-        0 => Action::ClockStep { node, by_ms: rng.range_i64(-7_200_000, 7_200_000) },
+    match rng.range(0, 2) {
+        0 => Action::ClockOffset { node, ms: rng.range_i64(-86_400_000, 86_400_000) },
+        1 => Action::ClockStep { node, by_ms: rng.range_i64(-7_200_000, 7_200_000) },
         _ => Action::ClockDrift { node, ppm: rng.range_i64(-50_000, 50_000) as i32 },
     }
 }
@@ -190,7 +213,13 @@ fn duplicate(plan: &Plan, rng: &mut Rng) -> Action {
     let peer = peer_of_broker(plan, rng);
     match rng.chance(1, 2) {
         true => Action::Cut { from: BROKER, to: peer, both: false, for_ms: rng.range(800, 2_500) },
-        false => Action::Abandon { a: peer, b: BROKER, arrive_after_ms: rng.range(20, 1_500) },
+        false => Action::Straggle {
+            from: peer,
+            to: BROKER,
+            per_million: rng.range(50_000, 300_000) as u32,
+            up_to_ms: rng.range(1_000, 4_000),
+            for_ms: rng.range(500, 2_500),
+        },
     }
 }
 
@@ -202,18 +231,16 @@ fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Opt
     let processor = plan.job.is_some();
     let usable: Vec<_> = LABELS
         .iter()
-        .filter(|(_, _, _, _, needs_txn, needs_job)| {
-            (!needs_txn || transactions || processor) && (!needs_job || processor)
-        })
+        .filter(|l| !l.transactions || transactions || processor)
+        .filter(|l| processor || !matches!(l.role, Role::Coordinator | Role::Worker))
         .collect();
     if usable.is_empty() {
         return None;
     }
-    let &&(role, driver, label, most, _, _) = rng.choose(&usable);
+    let &&Label { role, label, most, .. } = rng.choose(&usable);
     let node = Target::Role(role);
     let point = CrashPoint {
         node,
-        role: driver.to_owned(),
         label: label.to_owned(),
         when: if rng.chance(1, 2) { When::Before } else { When::After },
         partition: None,
@@ -224,7 +251,8 @@ fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Opt
     let restart_after_ms = rng.range(100, 1_500);
     let action = match rng.range(0, 9) {
         0 => Action::Pause { node, for_ms: rng.range(200, 3_000) },
-        1..4 if menu.power_at_crash_points => Action::Power { node, unsynced: persistence(rng), restart_after_ms },
+        1 => Action::Isolate { node, for_ms: rng.range(200, 3_000) },
+        2..5 if menu.power_at_crash_points => Action::Power { node, unsynced: persistence(rng), restart_after_ms },
         _ => Action::Crash { node, restart_after_ms },
     };
     Some((Trigger::CrashPoint(point), action))

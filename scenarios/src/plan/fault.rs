@@ -79,14 +79,12 @@ pub enum Trigger {
     CrashPoint(CrashPoint),
 }
 
-/// The nth time, counted from the start of the run over all nodes that match, that a driver loop executes an action.
+/// The nth time that a node which matches executes an action, counted for each node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrashPoint {
     pub node: Target,
-    /// Role of the driver: `partition`, `txn`, `checkpoint`, `disk`, `net`, ...
-    pub role: String,
-    /// Name of the action within the role.
+    /// Name of the action: `append`, `disk.sync`, `net.write`, …
     pub label: String,
     pub when: When,
     pub partition: Option<i32>,
@@ -135,15 +133,17 @@ pub enum Action {
     Power { node: Target, unsynced: Persistence, restart_after_ms: u64 },
     /// The node stands still, then goes on.
     Pause { node: Target, for_ms: u64 },
+    /// The node is cut off from all others.
+    Isolate { node: Target, for_ms: u64 },
     /// Bytes from `from` to `to` wait (and time out) until healed; with `both`, the other direction too.
     Cut { from: Target, to: Target, both: bool, for_ms: u64 },
     /// Bytes are held back, then all arrive at once.
     Hold { from: Target, to: Target, for_ms: u64 },
     /// Every connection between the two is reset.
     Reset { a: Target, b: Target },
-    /// Every connection between the two is forgotten by `a` at once, while bytes already in flight from `a` to `b` arrive
-    /// later: a request that was given up, and is repeated, still takes effect.
-    Abandon { a: Target, b: Target, arrive_after_ms: u64 },
+    /// Some segments from `from` to `to` take up to `up_to_ms`, longer than a request may take: the client gives the
+    /// connection up and repeats on another one, and the bytes of the first arrive after all.
+    Straggle { from: Target, to: Target, per_million: u32, up_to_ms: u64, for_ms: u64 },
     /// New connections hang instead of being refused.
     ConnectHang { from: Target, to: Target, for_ms: u64 },
     /// Loss as retransmission delay.
@@ -154,8 +154,10 @@ pub enum Action {
     FsyncError { node: Target, restart_after_ms: u64 },
     /// No space left for new bytes, for a while; a node that stops for it is started again afterwards.
     DiskFull { node: Target, for_ms: u64 },
-    /// Disk operations take this much longer, for a while.
-    DiskStall { node: Target, stall_ms: u64, for_ms: u64 },
+    /// No disk operation returns for a while.
+    DiskStall { node: Target, for_ms: u64 },
+    /// The wall clock is this far off from now on.
+    ClockOffset { node: Target, ms: i64 },
     /// The wall clock jumps.
     ClockStep { node: Target, by_ms: i64 },
     /// The node's clocks run fast or slow until healed.
@@ -169,20 +171,27 @@ impl Action {
             Action::Crash { .. } => "crash",
             Action::Power { .. } => "power",
             Action::Pause { .. } => "pause",
+            Action::Isolate { .. } => "isolate",
             Action::Cut { both: false, .. } => "cut_one_way",
             Action::Cut { both: true, .. } => "cut",
             Action::Hold { .. } => "hold",
             Action::Reset { .. } => "reset",
-            Action::Abandon { .. } => "abandon",
+            Action::Straggle { .. } => "straggle",
             Action::ConnectHang { .. } => "connect_hang",
             Action::Loss { .. } => "loss",
             Action::Slow { .. } => "slow",
             Action::FsyncError { .. } => "fsync_error",
             Action::DiskFull { .. } => "disk_full",
             Action::DiskStall { .. } => "disk_stall",
+            Action::ClockOffset { .. } => "clock_offset",
             Action::ClockStep { .. } => "clock_step",
             Action::ClockDrift { .. } => "clock_drift",
         }
+    }
+
+    /// Whether the world can do it at a crash point, to the node that reached it.
+    pub const fn fits_crash_point(&self) -> bool {
+        matches!(self, Action::Crash { .. } | Action::Power { .. } | Action::Pause { .. } | Action::Isolate { .. })
     }
 
     /// All targets named.
@@ -191,17 +200,20 @@ impl Action {
             Action::Crash { node, .. }
             | Action::Power { node, .. }
             | Action::Pause { node, .. }
+            | Action::Isolate { node, .. }
             | Action::FsyncError { node, .. }
             | Action::DiskFull { node, .. }
             | Action::DiskStall { node, .. }
+            | Action::ClockOffset { node, .. }
             | Action::ClockStep { node, .. }
             | Action::ClockDrift { node, .. } => vec![node],
             Action::Cut { from, to, .. }
             | Action::Hold { from, to, .. }
+            | Action::Straggle { from, to, .. }
             | Action::ConnectHang { from, to, .. }
             | Action::Loss { from, to, .. }
             | Action::Slow { from, to, .. } => vec![from, to],
-            Action::Reset { a, b } | Action::Abandon { a, b, .. } => vec![a, b],
+            Action::Reset { a, b } => vec![a, b],
         }
     }
 
@@ -212,15 +224,19 @@ impl Action {
             | Action::Power { restart_after_ms, .. }
             | Action::FsyncError { restart_after_ms, .. } => restart_after_ms,
             Action::Pause { for_ms, .. }
+            | Action::Isolate { for_ms, .. }
             | Action::Cut { for_ms, .. }
             | Action::Hold { for_ms, .. }
+            | Action::Straggle { for_ms, .. }
             | Action::ConnectHang { for_ms, .. }
             | Action::Loss { for_ms, .. }
             | Action::Slow { for_ms, .. }
             | Action::DiskFull { for_ms, .. }
             | Action::DiskStall { for_ms, .. } => for_ms,
-            Action::Abandon { arrive_after_ms, .. } => arrive_after_ms,
-            Action::Reset { .. } | Action::ClockStep { .. } | Action::ClockDrift { .. } => 0,
+            Action::Reset { .. }
+            | Action::ClockOffset { .. }
+            | Action::ClockStep { .. }
+            | Action::ClockDrift { .. } => 0,
         }
     }
 }

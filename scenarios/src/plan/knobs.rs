@@ -71,7 +71,19 @@ pub struct ProcessorKnobs {
     pub heartbeat_timeout_ms: u64,
     pub restart_backoff_min_ms: u64,
     pub restart_backoff_max_ms: u64,
+    /// An attempt that ran this long resets the backoff.
+    pub restart_reset_ms: u64,
     pub transaction_timeout_ms: u64,
+    /// Complete checkpoints kept.
+    pub checkpoints_retained: u32,
+    /// Records of a split judged together before its watermark moves.
+    pub chunk_records: u32,
+    /// Messages in flight on a channel between two tasks.
+    pub channel_capacity: u32,
+    /// How old the answer of a fetch may be to prove anything about idleness.
+    pub fetch_timeout_ms: u64,
+    /// Partitions of each topic the job writes.
+    pub sink_partitions: u32,
 }
 
 /// The world before any fault.
@@ -81,12 +93,16 @@ pub struct WorldKnobs {
     /// Applied to every link that no entry of `links` names.
     pub latency_us: (u64, u64),
     pub loss_per_million: u32,
+    /// Reads and writes of sockets that take only a part of what they could.
+    pub partial_per_million: u32,
     /// Bytes a second of one direction of a link; `None` is unlimited.
     pub bandwidth: Option<u64>,
     pub links: Vec<LinkLaw>,
     pub sync_latency_us: (u64, u64),
     /// Capacity of each node's disk; `None` is unlimited.
     pub disk_bytes: Option<u64>,
+    /// A system node whose process ended by itself is started again after this time.
+    pub restart_exited_ms: u64,
 }
 
 /// The law of one direction of one link.

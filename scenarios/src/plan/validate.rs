@@ -200,7 +200,7 @@ impl Plan {
             for target in fault.action.targets() {
                 self.known_target(&path, target)?;
             }
-            if let Action::Loss { per_million, .. } = fault.action
+            if let Action::Loss { per_million, .. } | Action::Straggle { per_million, .. } = fault.action
                 && per_million >= 1_000_000
             {
                 return Err(invalid(path, "per_million must be below 1000000"));
@@ -219,6 +219,9 @@ impl Plan {
                 Trigger::At { ms } => *ms,
                 Trigger::CrashPoint(point) => {
                     self.known_target(&path, point.node)?;
+                    if !fault.action.fits_crash_point() {
+                        return Err(invalid(path, "only crash, power, pause and isolate happen at a crash point"));
+                    }
                     if point.nth == 0 {
                         return Err(invalid(path, "nth counts from 1"));
                     }

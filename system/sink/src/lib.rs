@@ -1,1 +1,12 @@
-//! sink
+//! Sinks: how a task's rows become visible exactly once, or at least once.
+//!
+//! ```text
+//!   begin(n) ── write … ── pre_commit(n) ──▶ checkpoint n complete ──▶ commit(n)
+//!                              └ begin(n + 1) in the other slot ── write …
+//! ```
+//! [`SinkWriter`] is the contract; [`Transactional`] keeps it with two prepared transactions in turn,
+//! [`AtLeastOnce`] with acknowledgements alone.
+
+mod writer;
+
+pub use writer::{Prepared, SinkError, SinkRecord, SinkWriter};
