@@ -4,6 +4,8 @@ use std::ops::{Add, AddAssign, Sub};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use world::port;
+
 /// A reading of the node's monotonic clock, in nanoseconds from an origin of the node's own. Comparable within one
 /// node only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -48,6 +50,9 @@ impl Sub<Instant> for Instant {
 
 /// The node's monotonic clock.
 pub fn now() -> Instant {
+    if port::active() {
+        return Instant(port::clock_now());
+    }
     static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
     let origin = *ORIGIN.get_or_init(std::time::Instant::now);
     Instant(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
@@ -55,6 +60,9 @@ pub fn now() -> Instant {
 
 /// The node's wall clock: milliseconds since 1970-01-01T00:00Z. It may step in either direction.
 pub fn wall_ms() -> i64 {
+    if port::active() {
+        return port::wall_ms();
+    }
     match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
         Ok(d) => i64::try_from(d.as_millis()).unwrap_or(i64::MAX),
         Err(e) => -i64::try_from(e.duration().as_millis()).unwrap_or(i64::MAX),

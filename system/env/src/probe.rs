@@ -3,7 +3,7 @@
 //! built.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 
@@ -32,19 +32,33 @@ type Listener = Box<dyn FnMut(Box<dyn Probe>)>;
 
 thread_local! {
     static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
+    /// Whether there is one: a plain load for the many times there is none.
+    static HEARD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Installs the listener of this thread and returns the one it replaces.
+/// Installs the listener of this thread and returns the one it replaces. It must not report probes itself.
 pub fn listen(listener: Option<Listener>) -> Option<Listener> {
+    HEARD.with(|h| h.set(listener.is_some()));
     LISTENER.with(|l| l.replace(listener))
 }
 
-/// Reports `probe()` if anybody listens on this thread.
+/// Reports `probe()` if anybody listens on this thread. What a dead node says is not heard.
 #[inline]
 pub fn probe<P: Probe>(probe: impl FnOnce() -> P) {
+    if HEARD.with(Cell::get) {
+        tell(probe);
+    }
+}
+
+#[cold]
+fn tell<P: Probe>(probe: impl FnOnce() -> P) {
+    if world::port::silenced() {
+        return;
+    }
+    let probe = Box::new(probe());
     LISTENER.with(|l| {
         if let Some(listener) = l.borrow_mut().as_mut() {
-            listener(Box::new(probe()));
+            listener(probe);
         }
     });
 }

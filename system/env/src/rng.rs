@@ -3,7 +3,9 @@
 /// A random stream for `purpose`. In the simulation it depends on (world seed, node, incarnation, purpose) only, so
 /// one purpose never disturbs another; in the real world it comes from the operating system's entropy.
 pub fn stream(purpose: &'static str) -> seed::Rng {
-    let _ = purpose;
+    if world::port::active() {
+        return world::port::rng(purpose);
+    }
     let state = std::hash::RandomState::new();
     let entropy = std::hash::BuildHasher::hash_one(&state, purpose);
     seed::stream(entropy, purpose, &[])

@@ -4,9 +4,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use world::port;
+
 /// A handle to a spawned task. Dropping it detaches the task; see [`JoinHandle::abort_on_drop`].
 #[derive(Debug)]
-pub struct JoinHandle<T>(tokio::task::JoinHandle<T>);
+pub struct JoinHandle<T>(Inner<T>);
+
+#[derive(Debug)]
+enum Inner<T> {
+    Real(tokio::task::JoinHandle<T>),
+    Sim(port::Task<T>),
+}
 
 /// The task was aborted, or its node died.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +34,11 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    JoinHandle(tokio::task::spawn_local(future))
+    JoinHandle(if port::active() {
+        Inner::Sim(port::spawn(future))
+    } else {
+        Inner::Real(tokio::task::spawn_local(future))
+    })
 }
 
 /// Lets other ready tasks of the node run.
@@ -35,12 +47,19 @@ pub async fn yield_now() {
 }
 
 impl<T> JoinHandle<T> {
+    /// Drops the task's future at its next turn, unless it has finished by then.
     pub fn abort(&self) {
-        self.0.abort();
+        match &self.0 {
+            Inner::Real(task) => task.abort(),
+            Inner::Sim(task) => task.abort(),
+        }
     }
 
     pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        match &self.0 {
+            Inner::Real(task) => task.is_finished(),
+            Inner::Sim(task) => task.is_finished(),
+        }
     }
 
     pub fn abort_on_drop(self) -> AbortOnDrop<T> {
@@ -49,14 +68,18 @@ impl<T> JoinHandle<T> {
 }
 
 impl<T> Future for JoinHandle<T> {
+    /// A panic of the task goes on in whoever awaits it; in the simulation it ends the run at once.
     type Output = Result<T, Aborted>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match Pin::new(&mut self.0).poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(v)) => Poll::Ready(Ok(v)),
-            Poll::Ready(Err(e)) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Aborted)),
+        match &mut self.0 {
+            Inner::Real(task) => match Pin::new(task).poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(v)) => Poll::Ready(Ok(v)),
+                Poll::Ready(Err(e)) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(Aborted)),
+            },
+            Inner::Sim(task) => Pin::new(task).poll(cx).map(|out| out.ok_or(Aborted)),
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use world::port;
+
 use crate::clock::{self, Instant};
 
 /// The deadline passed before the future was ready. Whether the awaited work happened is unknown.
@@ -22,6 +24,9 @@ pub async fn sleep(duration: Duration) {
 }
 
 pub async fn sleep_until(deadline: Instant) {
+    if port::active() {
+        return port::sleep_until(deadline.as_nanos()).await;
+    }
     let wait = deadline.saturating_since(clock::now());
     tokio::time::sleep(wait).await;
 }
