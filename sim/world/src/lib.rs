@@ -37,7 +37,7 @@ pub use effect::{Effect, FaultId};
 pub use kernel::Current;
 pub use life::Status;
 pub use net::LinkLaw;
-pub use on_seed::{Config, Failed, Finished, Why, on_seed};
+pub use on_seed::{Config, Failed, Finished, Run, Why, on_seed};
 pub use time::SimTime;
 pub use trace::TraceEvent;
 pub use world::{ClockOf, DiskOf, NetOf, NodeId, World};

@@ -61,11 +61,10 @@ impl Default for Config {
     }
 }
 
-/// A run that came to its end.
+/// What is known of every run, however it ended. `Finished` and `Failed` lead to it by `Deref`.
 #[derive(Debug)]
-pub struct Finished<T> {
-    pub value: T,
-    /// W.
+pub struct Run {
+    /// W, up to the end.
     pub trace_hash: u64,
     pub sim_elapsed: Duration,
     /// Events in W.
@@ -75,16 +74,34 @@ pub struct Finished<T> {
     pub trace: Vec<TraceEvent>,
 }
 
+/// A run that came to its end.
+#[derive(Debug)]
+pub struct Finished<T> {
+    pub value: T,
+    pub run: Box<Run>,
+}
+
 /// A run that did not.
 #[derive(Debug)]
 pub struct Failed {
     pub why: Why,
-    /// W up to there.
-    pub trace_hash: u64,
-    pub sim_elapsed: Duration,
-    pub events: u64,
-    pub effects: Vec<Effect>,
-    pub trace: Vec<TraceEvent>,
+    pub run: Box<Run>,
+}
+
+impl<T> std::ops::Deref for Finished<T> {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        &self.run
+    }
+}
+
+impl std::ops::Deref for Failed {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        &self.run
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -176,16 +193,20 @@ where
     let panic = PANIC.with(RefCell::take);
     let kernel = kernel.into_inner().expect("the kernel is made before anything can fail");
     let node = kernel::take_failing();
-    let end = {
+    let run = {
         let mut state = kernel.state.borrow_mut();
-        let elapsed = kernel.time.elapsed();
-        (state.trace.hash(), elapsed, state.trace.count(), state.effects.0.clone(), state.trace.take())
+        Box::new(Run {
+            trace_hash: state.trace.hash(),
+            sim_elapsed: kernel.time.elapsed(),
+            events: state.trace.count(),
+            effects: state.effects.0.clone(),
+            trace: state.trace.take(),
+        })
     };
     let limit = kernel.limit_reached.get();
     tear_down(&runtime, &kernel, &main);
-    let (trace_hash, sim_elapsed, events, effects, trace) = end;
     let why = match out {
-        Ok(Some(value)) => return Ok(Finished { value, trace_hash, sim_elapsed, events, effects, trace }),
+        Ok(Some(value)) => return Ok(Finished { value, run }),
         Ok(None) => Why::TimeLimit,
         Err(_) if limit => Why::TimeLimit,
         Err(payload) => {
@@ -199,7 +220,7 @@ where
             }
         }
     };
-    Err(Failed { why, trace_hash, sim_elapsed, events, effects, trace })
+    Err(Failed { why, run })
 }
 
 type Slot<Fut> = RefCell<Option<Pin<Box<Fut>>>>;

@@ -156,8 +156,8 @@ impl Link {
     pub(crate) fn passage(&mut self, world_seed: u64, now: u64, ids: [u64; 3], len: usize) -> Passage {
         let law = *self.law();
         let mut at = now;
-        if law.bandwidth > 0 {
-            self.busy_until = self.busy_until.max(now) + (len as u64).saturating_mul(1_000_000_000) / law.bandwidth;
+        if let Some(busy) = (len as u64).saturating_mul(1_000_000_000).checked_div(law.bandwidth) {
+            self.busy_until = self.busy_until.max(now) + busy;
             at = self.busy_until;
         }
         let draw = seed::draw(world_seed, "latency", &ids);
