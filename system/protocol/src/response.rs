@@ -106,6 +106,9 @@ pub fn decode(api_key: ApiKey, version: i16, frame: Bytes) -> Result<(i32, Respo
     let mut buf = frame;
     let header = ResponseHeader::decode(&mut buf, api::response_header_version(api_key, version))
         .map_err(|e| Malformed::new(e.to_string()))?;
+    // A broker that does not know the version asked for answers in version 0 (KIP-511).
+    let unsupported = ErrorCode::UNSUPPORTED_VERSION.code().to_be_bytes();
+    let version = if api_key == ApiKey::ApiVersions && buf.starts_with(&unsupported) { 0 } else { version };
     let body = ResponseBody::decode(api_key, version, &mut buf)?;
     if buf.has_remaining() {
         return Err(Malformed::new(format!("{} bytes after the message", buf.remaining())));

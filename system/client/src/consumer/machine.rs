@@ -1,0 +1,416 @@
+//! Which partitions to fetch from whom, and what becomes of the answers. Pure.
+//!
+//! At most one request is in flight per broker. A partition's answer counts only if the partition was not sought,
+//! paused or assigned anew since (its generation); else it is dropped and the offsets are fetched again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use env::clock::Instant;
+use protocol::batch::Limits;
+use protocol::{ErrorCode, Uuid};
+
+use super::records::{Aborted, read};
+use super::{FetchError, FetchResult, Isolation, OutOfRange};
+use crate::backoff::Backoff;
+use crate::error::CallError;
+use crate::metadata::{Metadata, TopicPartition};
+use crate::probe::ClientProbe;
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub isolation: Isolation,
+    pub out_of_range: OutOfRange,
+    pub max_wait: Duration,
+    pub backoff: Backoff,
+    pub limits: Limits,
+}
+
+/// One partition in a Fetch request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub tp: TopicPartition,
+    pub position: i64,
+    pub leader_epoch: i32,
+    generation: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    RefreshMetadata,
+    Fetch {
+        node: i32,
+        partitions: Vec<Wanted>,
+    },
+    /// Look up where to go on; the answer is [`Machine::reset`].
+    FindOffset {
+        tp: TopicPartition,
+        generation: u64,
+        earliest: bool,
+    },
+}
+
+/// How the broker answered for one partition.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Answer {
+    pub code: ErrorCode,
+    pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    pub log_start_offset: i64,
+    pub aborted: Vec<Aborted>,
+    pub records: Bytes,
+}
+
+#[derive(Debug)]
+struct Partition {
+    position: i64,
+    generation: u64,
+    paused: bool,
+    /// It cannot go on by itself: sought or assigned anew, it can.
+    stopped: bool,
+    finding_offset: bool,
+    in_flight: bool,
+    /// Of the topic that is being read; another id under the same name is another topic.
+    topic_id: Option<Uuid>,
+    failures: u32,
+    retry_at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct NodeState {
+    busy: bool,
+    failures: u32,
+    retry_at: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    settings: Settings,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    nodes: BTreeMap<i32, NodeState>,
+    metadata: Rc<Metadata>,
+    generation: u64,
+    wants_metadata: bool,
+    asking_metadata: bool,
+    metadata_failures: u32,
+    metadata_retry_at: Instant,
+    results: Vec<FetchResult>,
+}
+
+impl Machine {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            partitions: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            metadata: Rc::default(),
+            generation: 0,
+            wants_metadata: false,
+            asking_metadata: false,
+            metadata_failures: 0,
+            metadata_retry_at: Instant::default(),
+            results: Vec::new(),
+        }
+    }
+
+    // ---- the application's side
+
+    pub fn assign(&mut self, partitions: Vec<(TopicPartition, i64)>) {
+        self.partitions.clear();
+        self.results.clear();
+        for (tp, position) in partitions {
+            self.generation += 1;
+            let partition = Partition {
+                position,
+                generation: self.generation,
+                paused: false,
+                stopped: false,
+                finding_offset: false,
+                in_flight: false,
+                topic_id: None,
+                failures: 0,
+                retry_at: Instant::default(),
+            };
+            self.partitions.insert(tp, partition);
+        }
+    }
+
+    /// False if the partition is not assigned.
+    pub fn seek(&mut self, tp: &TopicPartition, position: i64) -> bool {
+        self.generation += 1;
+        let Some(p) = self.partitions.get_mut(tp) else { return false };
+        p.position = position;
+        p.generation = self.generation;
+        (p.stopped, p.finding_offset, p.in_flight) = (false, false, false);
+        p.topic_id = None;
+        self.results.retain(|r| r.partition != *tp);
+        true
+    }
+
+    pub fn set_paused(&mut self, tp: &TopicPartition, paused: bool) -> bool {
+        let Some(p) = self.partitions.get_mut(tp) else { return false };
+        p.paused = paused;
+        true
+    }
+
+    pub fn positions(&self) -> BTreeMap<TopicPartition, i64> {
+        self.partitions.iter().map(|(tp, p)| (tp.clone(), p.position)).collect()
+    }
+
+    pub fn take_results(&mut self) -> Vec<FetchResult> {
+        std::mem::take(&mut self.results)
+    }
+
+    // ---- the world's side
+
+    pub fn set_metadata(&mut self, metadata: Rc<Metadata>) {
+        self.metadata = metadata;
+    }
+
+    pub fn metadata_refreshed(&mut self, now: Instant, ok: bool) {
+        self.asking_metadata = false;
+        self.wants_metadata = false;
+        self.metadata_failures = if ok { 0 } else { self.metadata_failures.saturating_add(1) };
+        self.metadata_retry_at = now + self.settings.backoff.base(self.metadata_failures);
+    }
+
+    /// A request ended.
+    pub fn fetched(
+        &mut self,
+        now: Instant,
+        sent_at: Instant,
+        node: i32,
+        wanted: Vec<Wanted>,
+        result: Result<BTreeMap<TopicPartition, Answer>, CallError>,
+    ) {
+        let backoff = self.settings.backoff;
+        let state = self.nodes.entry(node).or_default();
+        state.busy = false;
+        match &result {
+            Ok(answers) => {
+                state.failures = 0;
+                // A broker that answers an empty long poll at once must not be asked in a tight loop.
+                let nothing = answers.values().all(|a| a.code.is_ok() && a.records.is_empty());
+                if nothing && now.saturating_since(sent_at) < self.settings.max_wait / 2 {
+                    state.retry_at = now + backoff.initial;
+                }
+            }
+            Err(_) => {
+                state.retry_at = now + backoff.base(state.failures);
+                state.failures = state.failures.saturating_add(1);
+                self.wants_metadata = true;
+            }
+        }
+        for wanted in wanted {
+            let answer = match &result {
+                Ok(answers) => answers.get(&wanted.tp).cloned().ok_or_else(|| FetchError {
+                    code: None,
+                    reason: "partition not answered".into(),
+                    stopped: false,
+                }),
+                Err(e) => Err(FetchError { code: None, reason: e.to_string().into(), stopped: false }),
+            };
+            self.answered(now, sent_at, wanted, answer);
+        }
+    }
+
+    fn answered(&mut self, now: Instant, sent_at: Instant, wanted: Wanted, answer: Result<Answer, FetchError>) {
+        let Some(p) = self.partitions.get_mut(&wanted.tp).filter(|p| p.generation == wanted.generation) else { return };
+        p.in_flight = false;
+        if p.paused {
+            return;
+        }
+        let mut result = FetchResult {
+            partition: wanted.tp.clone(),
+            records: Vec::new(),
+            position: p.position,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            error: None,
+            sent_at,
+            received_at: now,
+        };
+        match answer {
+            Ok(answer) if answer.code.is_ok() => {
+                let bytes = answer.records.len();
+                let read =
+                    read(answer.records, p.position, self.settings.isolation, answer.aborted, &self.settings.limits);
+                let stuck = bytes > 0 && read.position == p.position;
+                p.position = read.position;
+                result.records = read.records;
+                result.position = read.position;
+                result.high_watermark = answer.high_watermark;
+                result.last_stable_offset = answer.last_stable_offset;
+                result.log_start_offset = answer.log_start_offset;
+                result.error = match read.error {
+                    Some(e) => {
+                        let code = Some(ErrorCode::CORRUPT_MESSAGE);
+                        Some(FetchError { code, reason: e.to_string().into(), stopped: false })
+                    }
+                    None if stuck => Some(FetchError {
+                        code: None,
+                        reason: "no whole batch fits the response".into(),
+                        stopped: false,
+                    }),
+                    None => None,
+                };
+            }
+            Ok(answer) => {
+                result.high_watermark = answer.high_watermark;
+                result.last_stable_offset = answer.last_stable_offset;
+                result.log_start_offset = answer.log_start_offset;
+                let code = answer.code;
+                let mut stopped = false;
+                if code == ErrorCode::OFFSET_OUT_OF_RANGE {
+                    env::sometimes!(true, "a consumer's position is out of range");
+                    env::probe::probe(|| ClientProbe::OffsetOutOfRange {
+                        partition: wanted.tp.clone(),
+                        position: p.position,
+                    });
+                    stopped = self.settings.out_of_range == OutOfRange::Fail;
+                    p.finding_offset = !stopped;
+                } else if !code.retriable() && code != ErrorCode::UNKNOWN_SERVER_ERROR {
+                    stopped = true;
+                }
+                p.stopped = stopped;
+                self.wants_metadata = true;
+                result.error = Some(FetchError { code: Some(code), reason: code.to_string().into(), stopped });
+            }
+            Err(e) => result.error = Some(e),
+        }
+        if result.error.is_some() {
+            p.retry_at = now + self.settings.backoff.base(p.failures);
+            p.failures = p.failures.saturating_add(1);
+        } else {
+            p.failures = 0;
+        }
+        self.results.push(result);
+    }
+
+    /// The answer to [`Action::FindOffset`]; `None` if there was none.
+    pub fn reset(&mut self, now: Instant, tp: &TopicPartition, generation: u64, offset: Option<i64>) {
+        let backoff = self.settings.backoff;
+        let Some(p) = self.partitions.get_mut(tp).filter(|p| p.generation == generation) else { return };
+        p.in_flight = false;
+        match offset {
+            Some(offset) => {
+                p.position = offset;
+                p.finding_offset = false;
+                p.failures = 0;
+            }
+            None => {
+                p.retry_at = now + backoff.base(p.failures);
+                p.failures = p.failures.saturating_add(1);
+            }
+        }
+    }
+
+    // ---- decisions
+
+    pub fn poll(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let mut by_node: BTreeMap<i32, Vec<Wanted>> = BTreeMap::new();
+        let mut recreated = BTreeSet::new();
+        for (tp, p) in &mut self.partitions {
+            if p.stopped || p.in_flight || p.retry_at > now {
+                continue;
+            }
+            if p.finding_offset {
+                p.in_flight = true;
+                let earliest = self.settings.out_of_range == OutOfRange::Earliest;
+                actions.push(Action::FindOffset { tp: tp.clone(), generation: p.generation, earliest });
+                continue;
+            }
+            if p.paused {
+                continue;
+            }
+            let Some(leader) = self.metadata.leader(tp) else {
+                self.wants_metadata = true;
+                continue;
+            };
+            let id = self.metadata.topic_id(&tp.topic);
+            if p.topic_id.is_some() && id.is_some() && p.topic_id != id {
+                recreated.insert(tp.clone());
+                continue;
+            }
+            p.topic_id = p.topic_id.or(id);
+            let node = self.nodes.entry(leader.node).or_default();
+            if node.busy || node.retry_at > now {
+                continue;
+            }
+            by_node.entry(leader.node).or_default().push(Wanted {
+                tp: tp.clone(),
+                position: p.position,
+                leader_epoch: leader.epoch,
+                generation: p.generation,
+            });
+        }
+        for tp in recreated {
+            self.stop_recreated(now, tp);
+        }
+        for (node, partitions) in by_node {
+            self.nodes.entry(node).or_default().busy = true;
+            for wanted in &partitions {
+                if let Some(p) = self.partitions.get_mut(&wanted.tp) {
+                    p.in_flight = true;
+                }
+            }
+            actions.push(Action::Fetch { node, partitions });
+        }
+        if self.wants_metadata && !self.asking_metadata && self.metadata_retry_at <= now {
+            self.asking_metadata = true;
+            actions.push(Action::RefreshMetadata);
+        }
+        actions
+    }
+
+    fn stop_recreated(&mut self, now: Instant, tp: TopicPartition) {
+        env::sometimes!(true, "a topic is recreated under a consumer");
+        let Some(p) = self.partitions.get_mut(&tp) else { return };
+        p.stopped = true;
+        self.results.push(FetchResult {
+            records: Vec::new(),
+            position: p.position,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            error: Some(FetchError {
+                code: Some(ErrorCode::INCONSISTENT_TOPIC_ID),
+                reason: "the topic was deleted and created again".into(),
+                stopped: true,
+            }),
+            sent_at: now,
+            received_at: now,
+            partition: tp,
+        });
+    }
+
+    /// When to poll again though nothing happened.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let mut at: Option<Instant> = None;
+        let mut earlier = |t: Instant| at = Some(at.map_or(t, |a: Instant| a.min(t)));
+        if self.wants_metadata && !self.asking_metadata {
+            earlier(self.metadata_retry_at);
+        }
+        for (tp, p) in &self.partitions {
+            if p.stopped || p.in_flight || (p.paused && !p.finding_offset) {
+                continue;
+            }
+            match self.metadata.leader(tp).map(|l| self.nodes.get(&l.node)) {
+                Some(Some(node)) if node.busy && !p.finding_offset => {}
+                Some(Some(node)) if !p.finding_offset => earlier(p.retry_at.max(node.retry_at)),
+                Some(_) => earlier(p.retry_at),
+                None if self.asking_metadata => {}
+                None => earlier(p.retry_at.max(self.metadata_retry_at)),
+            }
+        }
+        at
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
