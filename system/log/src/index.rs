@@ -63,7 +63,7 @@ pub(crate) struct Extent {
     pub size: u64,
     /// One past the last offset.
     pub end: Offset,
-    /// Greatest record timestamp, -1 if there is none.
+    /// Greatest record timestamp, `i64::MIN` if there is none.
     pub max_timestamp: i64,
 }
 

@@ -13,6 +13,7 @@ use protocol::batch::{BatchHeader, HEADER_LEN, Limits, decode_records};
 use crate::log::State;
 use crate::pages::PAGE;
 use crate::scan::corrupt;
+use crate::segment::NO_TIMESTAMP;
 use crate::{AbortedTransaction, LogError, Offset};
 
 /// Reads one log. Clones are cheap.
@@ -105,10 +106,35 @@ impl LogReader {
         Ok(None)
     }
 
+    /// Timestamp and offset of the first record below `upper` that has the greatest timestamp there.
+    pub async fn offset_of_max_timestamp(&self, upper: Offset) -> Result<Option<(i64, Offset)>, LogError> {
+        let (mut greatest, mut next) = {
+            let state = self.state.borrow();
+            let whole = state.segments.iter().take_while(|s| s.next <= upper);
+            let greatest = whole.clone().map(|s| s.max_timestamp).max();
+            (greatest.unwrap_or(NO_TIMESTAMP), whole.last().map_or(state.start, |s| s.next))
+        };
+        while next < upper {
+            let bytes = self.read(next, 64 * 1024, upper).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            for part in protocol::batch::split(bytes) {
+                let (header, _) = part.map_err(|e| self.corrupt_at(next, e.to_string()))?;
+                next = header.next_offset();
+                if !header.is_control() {
+                    greatest = greatest.max(header.max_timestamp);
+                }
+            }
+        }
+        if greatest == NO_TIMESTAMP { Ok(None) } else { self.offset_for_timestamp(greatest, upper).await }
+    }
+
     /// An offset at or before the first record that is late enough.
     fn first_candidate(&self, timestamp: i64) -> Option<Offset> {
         let state = self.state.borrow();
-        let segment = state.segments.iter().find(|s| s.size > 0 && s.max_timestamp >= timestamp)?;
+        let segment =
+            state.segments.iter().find(|s| s.max_timestamp != NO_TIMESTAMP && s.max_timestamp >= timestamp)?;
         Some((segment.base + Offset::from(segment.times.lookup(timestamp))).max(state.start))
     }
 

@@ -13,8 +13,8 @@ use crate::time_index::{self, TimeIndex};
 use crate::txn_index::{self, TxnIndex};
 use crate::{AbortedTransaction, LogError, Offset, format};
 
-/// `max_timestamp` of a segment without records.
-pub(crate) const NO_TIMESTAMP: i64 = -1;
+/// `max_timestamp` of a segment without records. Timestamps may be negative.
+pub(crate) const NO_TIMESTAMP: i64 = i64::MIN;
 
 /// A segment, the last of which is active. `size` and `next` cover what was written by calls that returned.
 #[derive(Debug)]
@@ -85,7 +85,8 @@ impl Segment {
             self.index.push(relative, self.size as u32);
             self.unindexed = 0;
         }
-        if header.max_timestamp > self.max_timestamp || self.size == 0 {
+        // Markers carry the broker's clock, and nobody looks for them by time.
+        if !header.is_control() && header.max_timestamp > self.max_timestamp {
             self.max_timestamp = header.max_timestamp;
             self.times.push(header.max_timestamp, relative);
         }

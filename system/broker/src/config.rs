@@ -1,0 +1,128 @@
+//! How a broker is set up. Every limit on memory and queues is named here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// When an append counts as stored by this member of the in-sync set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Flush {
+    /// Once fsync returned: an acknowledged record survives power loss.
+    #[default]
+    Fsync,
+    /// Once it is in the page cache, as Kafka does by default: it survives a process crash, not power loss.
+    PageCache,
+}
+
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    pub node_id: i32,
+    /// At most 249 characters; must equal that of the data directory.
+    pub cluster_id: String,
+    /// Port 0 lets the world choose.
+    pub listen: SocketAddr,
+    /// What clients are told to connect to.
+    pub advertised_host: String,
+    /// The port that was bound if `None`.
+    pub advertised_port: Option<u16>,
+    pub data_dir: PathBuf,
+    pub flush: Flush,
+
+    /// Largest request accepted, in bytes; a connection that announces a larger one is closed.
+    pub max_frame_bytes: usize,
+    /// Connections at a time; further ones are closed at once.
+    pub max_connections: usize,
+    /// Requests of one connection that are being handled or whose answers wait to be written. Reading stops at this.
+    pub max_in_flight: usize,
+    /// A connection without a request for this long is closed.
+    pub connection_idle: Duration,
+    /// Most bytes one fetch may return, whatever it asks for (one batch may exceed it, KIP-74).
+    pub fetch_max_bytes: i32,
+    /// Largest record batch accepted, in bytes.
+    pub max_message_bytes: usize,
+    /// Roll a segment at this many bytes.
+    pub segment_bytes: u32,
+    /// Appends of one partition that wait for its disk, in bytes; further ones are refused for now.
+    pub max_queued_bytes: usize,
+
+    /// Create a topic that Metadata or Produce names and that does not exist.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic created without a number.
+    pub default_partitions: i32,
+    /// Most partitions of one topic.
+    pub max_partitions_per_topic: i32,
+    /// Partitions of `__consumer_offsets`; fixed once the topic exists.
+    pub offsets_partitions: i32,
+    /// Partitions of `__transaction_state`; fixed once the topic exists.
+    pub transaction_partitions: i32,
+
+    /// Longest transaction time-out a producer may ask for. Two-phase transactions have none.
+    pub transaction_max_timeout_ms: i32,
+    /// Allow two-phase transactions (KIP-939).
+    pub two_phase_commit: bool,
+    /// Largest metadata string of a committed offset, in bytes.
+    pub offset_metadata_max_bytes: usize,
+    /// Producer ids a broker takes from the controller at a time.
+    pub producer_id_block: i64,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            node_id: 1,
+            cluster_id: "streamproof".to_owned(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),
+            advertised_host: Ipv4Addr::LOCALHOST.to_string(),
+            advertised_port: None,
+            data_dir: PathBuf::from("data"),
+            flush: Flush::Fsync,
+            max_frame_bytes: 32 << 20,
+            max_connections: 1024,
+            max_in_flight: 16,
+            connection_idle: Duration::from_secs(600),
+            fetch_max_bytes: 52 << 20,
+            max_message_bytes: 1 << 20,
+            segment_bytes: 64 << 20,
+            max_queued_bytes: 64 << 20,
+            auto_create_topics: false,
+            default_partitions: 1,
+            max_partitions_per_topic: 1024,
+            offsets_partitions: 1,
+            transaction_partitions: 1,
+            transaction_max_timeout_ms: 900_000,
+            two_phase_commit: true,
+            offset_metadata_max_bytes: 4096,
+            producer_id_block: 1000,
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// Says what is wrong, in a sentence for the person who wrote it.
+    pub fn validate(&self) -> Result<(), String> {
+        let at_least_one = [
+            ("max_connections", self.max_connections as i64),
+            ("max_in_flight", self.max_in_flight as i64),
+            ("default_partitions", self.default_partitions.into()),
+            ("max_partitions_per_topic", self.max_partitions_per_topic.into()),
+            ("offsets_partitions", self.offsets_partitions.into()),
+            ("transaction_partitions", self.transaction_partitions.into()),
+            ("transaction_max_timeout_ms", self.transaction_max_timeout_ms.into()),
+            ("producer_id_block", self.producer_id_block),
+            ("fetch_max_bytes", self.fetch_max_bytes.into()),
+        ];
+        if let Some((name, value)) = at_least_one.iter().find(|(_, v)| *v < 1) {
+            return Err(format!("{name} is {value}, must be at least 1"));
+        }
+        if self.node_id < 0 {
+            return Err(format!("node_id is {}, must not be negative", self.node_id));
+        }
+        if self.cluster_id.is_empty() || self.cluster_id.len() > 249 || self.cluster_id.contains(['\n', '\r']) {
+            return Err("cluster_id must be one line of 1 to 249 characters".to_owned());
+        }
+        if self.max_frame_bytes < 1024 || self.max_frame_bytes > i32::MAX as usize {
+            return Err(format!("max_frame_bytes is {}, must be 1 KiB to 2 GiB", self.max_frame_bytes));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! One partition, led by this broker: a handle for everybody, behind it a task that owns the log.
+//!
+//! | file | one line |
+//! |--|--|
+//! | `machine` | decides: order, flush, acknowledgement, bounds |
+//! | `driver` | does it on the log, with a crash point around each action |
+//! | `probe` | tells the harness |
+//!
+//! Guarantees: appends take effect in the order of their [`Partition::enqueue`]; with acks=all and `flush=fsync` an
+//! `Ok` means that the batch survives power loss; a reader never sees a record at or past the bound of its isolation,
+//! and the bounds never go back, not over a restart either.
+
+mod driver;
+pub mod machine;
+pub mod probe;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use env::sync::{mpsc, oneshot};
+use env::task::AbortOnDrop;
+use log::{AbortedTransaction, LogConfig, LogError, LogReader, Marker, Offset};
+use protocol::batch::{BatchHeader, split};
+use protocol::{ErrorCode, Uuid};
+
+pub use log::Origin;
+
+use crate::config::{BrokerConfig, Flush};
+use crate::failure::{BrokerError, Failure};
+use crate::purgatory::{Purgatory, Readable};
+use driver::Command;
+use machine::Work;
+
+/// A partition of a topic.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TopicPartition {
+    pub topic: String,
+    pub topic_id: Uuid,
+    pub partition: i32,
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// Settings of one partition.
+#[derive(Clone, Debug)]
+pub struct PartitionConfig {
+    pub log: LogConfig,
+    pub flush: Flush,
+    pub node_id: i32,
+    /// Batches that wait for the log, in bytes; more are refused with NOT_ENOUGH_REPLICAS.
+    pub max_queued_bytes: usize,
+}
+
+impl PartitionConfig {
+    pub fn of(config: &BrokerConfig) -> Self {
+        let segment_bytes = config.segment_bytes.min(i32::MAX as u32);
+        Self {
+            log: LogConfig { segment_bytes, ..LogConfig::default() },
+            flush: config.flush,
+            node_id: config.node_id,
+            max_queued_bytes: 2 * config.max_frame_bytes,
+        }
+    }
+}
+
+/// Which records a reader may see.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Isolation {
+    /// Below the high watermark.
+    ReadUncommitted = 0,
+    /// Below the last stable offset; the reader leaves out the aborted transactions it is told of.
+    ReadCommitted = 1,
+}
+
+/// When an append is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Acks {
+    /// Never, as far as the producer is concerned.
+    None,
+    /// Once it is in the leader's page cache.
+    Leader,
+    /// Once it is below the high watermark.
+    All,
+}
+
+/// Where an append went.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    /// -1: records keep the producer's timestamps.
+    pub log_append_time_ms: i64,
+    pub log_start_offset: Offset,
+}
+
+/// The answer to a read. The bounds are those the records were read under.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchData {
+    /// Whole batches; the first may begin before the offset asked for.
+    pub records: Bytes,
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    pub log_start_offset: Offset,
+    /// Aborted transactions among `records`, for [`Isolation::ReadCommitted`] only.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// A handle; clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Partition(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: Rc<TopicPartition>,
+    leader_epoch: i32,
+    commands: mpsc::UnboundedSender<Command>,
+    reader: LogReader,
+    purgatory: Purgatory,
+    failure: Failure,
+    task: RefCell<Option<AbortOnDrop<()>>>,
+}
+
+impl Partition {
+    /// Recovers the log in `dir` (made if it is missing) and leads it in `leader_epoch`. A fatal error later on is
+    /// reported to `failure`.
+    pub async fn open(
+        id: TopicPartition,
+        dir: PathBuf,
+        config: PartitionConfig,
+        leader_epoch: i32,
+        failure: Failure,
+    ) -> Result<Self, BrokerError> {
+        driver::open(Rc::new(id), dir, config, leader_epoch, failure).await
+    }
+
+    pub fn id(&self) -> &TopicPartition {
+        &self.0.id
+    }
+
+    pub fn leader_epoch(&self) -> i32 {
+        self.0.leader_epoch
+    }
+
+    /// Queues one batch, which gets its offsets from the log. This call fixes its place in the order.
+    pub fn enqueue(&self, records: Bytes, origin: Origin, acks: Acks) -> Result<PendingAppend, ErrorCode> {
+        let header = BatchHeader::parse(&records).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
+        if header.total_len() != records.len() {
+            return Err(ErrorCode::INVALID_RECORD);
+        }
+        Ok(self.submit(Work::Data { header, records, origin }, acks))
+    }
+
+    /// [`Partition::enqueue`], at the first poll, and its answer.
+    pub async fn append(&self, records: Bytes, origin: Origin, acks: Acks) -> Result<Appended, ErrorCode> {
+        self.enqueue(records, origin, acks)?.await
+    }
+
+    /// Ends a transaction here; answers once the marker is below the high watermark. One that is there already is not
+    /// written again.
+    pub async fn append_marker(&self, marker: Marker) -> Result<Offset, ErrorCode> {
+        Ok(self.submit(Work::Marker(marker), Acks::All).await?.base_offset)
+    }
+
+    fn submit(&self, work: Work, acks: Acks) -> PendingAppend {
+        let (reply, answer) = oneshot::channel();
+        // A send fails only if the task is gone; the dropped reply says so.
+        let _ = self.0.commands.send(Command::Append { work, acks, reply });
+        PendingAppend(answer)
+    }
+
+    /// Reads from `from`, at most `max_bytes` unless the first batch alone is larger. Empty if there is nothing yet.
+    pub async fn read(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<FetchData, ErrorCode> {
+        // Both bounds are taken once: a second look could see a later marker's effect without its transaction.
+        let (high_watermark, last_stable_offset) = self.0.purgatory.bounds();
+        let upper = match isolation {
+            Isolation::ReadUncommitted => high_watermark,
+            Isolation::ReadCommitted => last_stable_offset,
+        };
+        let records = self.0.reader.read(from, max_bytes, upper).await.map_err(|e| self.read_error(e))?;
+        let mut aborted = Vec::new();
+        if isolation == Isolation::ReadCommitted && !records.is_empty() {
+            aborted = self.0.reader.aborted_transactions(from, upper);
+            if !aborted.is_empty() {
+                let end = split(records.clone()).flatten().last().map_or(from, |(header, _)| header.next_offset());
+                aborted.retain(|t| t.first_offset < end);
+            }
+        }
+        let log_start_offset = self.log_start_offset();
+        Ok(FetchData { records, high_watermark, last_stable_offset, log_start_offset, aborted })
+    }
+
+    /// Ready once there is something to read past `from`, or never will be. May be dropped at any time.
+    pub fn wait_readable(&self, from: Offset, isolation: Isolation) -> Readable {
+        self.0.purgatory.wait(from, isolation)
+    }
+
+    /// One past the last offset that every in-sync replica has secured.
+    pub fn high_watermark(&self) -> Offset {
+        self.0.purgatory.bounds().0
+    }
+
+    /// First offset of the oldest open transaction, or the high watermark: read_committed sees what is below.
+    pub fn last_stable_offset(&self) -> Offset {
+        self.0.purgatory.bounds().1
+    }
+
+    /// The exclusive bound of what a reader sees.
+    pub fn readable_end(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark(),
+            Isolation::ReadCommitted => self.last_stable_offset(),
+        }
+    }
+
+    pub fn log_end_offset(&self) -> Offset {
+        self.0.reader.end_offset()
+    }
+
+    pub fn log_start_offset(&self) -> Offset {
+        self.0.reader.start_offset()
+    }
+
+    /// (timestamp, offset) of the first record that a reader sees with a timestamp of at least `timestamp`
+    /// milliseconds.
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+        isolation: Isolation,
+    ) -> Result<Option<(i64, Offset)>, ErrorCode> {
+        // Bounded by what the isolation shows (KAFKA-5522).
+        let upper = self.readable_end(isolation);
+        self.0.reader.offset_for_timestamp(timestamp, upper).await.map_err(|e| self.read_error(e))
+    }
+
+    /// (timestamp, offset) of the record with the greatest timestamp that a reader sees, the first of equals.
+    pub async fn offset_of_max_timestamp(&self, isolation: Isolation) -> Result<Option<(i64, Offset)>, ErrorCode> {
+        let upper = self.readable_end(isolation);
+        self.0.reader.offset_of_max_timestamp(upper).await.map_err(|e| self.read_error(e))
+    }
+
+    /// The greatest leader epoch at or below `epoch`, and where it ends.
+    pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, Offset)> {
+        self.0.reader.end_offset_for_epoch(epoch)
+    }
+
+    /// Nothing more will come to be read: it was closed, or its log failed.
+    pub fn is_closed(&self) -> bool {
+        self.0.purgatory.is_closed()
+    }
+
+    /// Refuses further appends, finishes those queued, flushes, and ends. A second call does nothing.
+    pub async fn close(&self) -> Result<(), BrokerError> {
+        let Some(task) = self.0.task.borrow_mut().take() else { return Ok(()) };
+        let _ = self.0.commands.send(Command::Close);
+        let _ = task.await;
+        if self.0.failure.error().is_some() {
+            return Err(BrokerError::storage(self.id(), "the log failed before it was closed"));
+        }
+        Ok(())
+    }
+
+    fn read_error(&self, error: LogError) -> ErrorCode {
+        match error {
+            LogError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+            LogError::Corrupt { .. } | LogError::Storage { .. } => {
+                // A page that was durable and is not what was written: serving on would hide it.
+                self.0.failure.report(BrokerError::storage(self.id(), error));
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+            _ => ErrorCode::KAFKA_STORAGE_ERROR,
+        }
+    }
+}
+
+/// An append in its place in the order; ready with its answer. Dropping it does not undo the append.
+#[derive(Debug)]
+pub struct PendingAppend(oneshot::Receiver<Result<Appended, ErrorCode>>);
+
+impl Future for PendingAppend {
+    type Output = Result<Appended, ErrorCode>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // A reply that was dropped: the task ended with the append on its way, so nobody knows.
+        Pin::new(&mut self.0).poll(cx).map(|r| r.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR)))
+    }
+}

@@ -1,0 +1,74 @@
+//! What a partition tells the harness.
+
+use std::rc::Rc;
+
+use log::Offset;
+
+use super::TopicPartition;
+
+/// One thing that happened to a partition of this broker.
+#[derive(Debug, Hash, Clone, PartialEq, Eq)]
+pub struct PartitionProbe {
+    pub partition: Rc<TopicPartition>,
+    pub event: PartitionEvent,
+}
+
+#[derive(Debug, Hash, Clone, PartialEq, Eq)]
+pub enum PartitionEvent {
+    /// Recovered from disk, up to `end`; `cut` bytes of a torn tail were removed.
+    Opened {
+        leader_epoch: i32,
+        log_start: Offset,
+        end: Offset,
+        last_stable_offset: Offset,
+        cut: u64,
+    },
+    /// In the page cache.
+    Appended {
+        base: Offset,
+        last: Offset,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+        transactional: bool,
+    },
+    /// A transaction marker, in the page cache.
+    Marker {
+        offset: Offset,
+        producer_id: i64,
+        producer_epoch: i16,
+        commit: bool,
+        coordinator_epoch: i32,
+    },
+    /// A batch that is in the log already was sent again.
+    Duplicate {
+        base: Offset,
+        last: Offset,
+        producer_id: i64,
+    },
+    /// An append was refused with this Kafka error code.
+    Refused {
+        error: i16,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+    },
+    Rolled {
+        base: Offset,
+    },
+    /// Everything below survives power loss.
+    Flushed {
+        offset: Offset,
+    },
+    HighWatermark {
+        offset: Offset,
+    },
+    LastStableOffset {
+        offset: Offset,
+    },
+    /// The log failed and the broker stops.
+    Failed,
+    Closed {
+        end: Offset,
+    },
+}

@@ -1,0 +1,113 @@
+//! A partition on real files: order, acknowledgement, bounds, and what is left after a restart.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use log::{LogConfig, Marker, Offset, Origin, TransactionVersion};
+use protocol::batch::{BatchBuilder, Record, split};
+use protocol::{ErrorCode, Uuid};
+use streamproof_broker::partition::{Acks, Isolation, Partition, PartitionConfig, TopicPartition};
+use streamproof_broker::{Failure, Flush};
+
+fn on_node<F: Future>(f: impl FnOnce(PathBuf) -> F) -> F::Output {
+    let dir = tempfile::tempdir().unwrap();
+    env::node::run_real(f(dir.path().join("t-0"))).unwrap()
+}
+
+async fn open(dir: &Path, flush: Flush) -> Partition {
+    let id = TopicPartition { topic: "t".into(), topic_id: Uuid::from_u128(1), partition: 0 };
+    let log = LogConfig { segment_bytes: 4000, ..LogConfig::default() };
+    let config = PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20 };
+    Partition::open(id, dir.to_owned(), config, 1, Failure::default()).await.unwrap()
+}
+
+fn batch(producer_id: i64, epoch: i16, sequence: i32, transactional: bool) -> Bytes {
+    let mut b = BatchBuilder::new().producer(producer_id, epoch, sequence);
+    if transactional {
+        b = b.transactional();
+    }
+    b.push(&Record { timestamp: i64::from(sequence), value: Some(vec![7; 200].into()), ..Record::default() });
+    b.build()
+}
+
+fn marker(producer_epoch: i16, commit: bool) -> Marker {
+    Marker { producer_id: 9, producer_epoch, commit, coordinator_epoch: 0, version: TransactionVersion::V2 }
+}
+
+async fn offsets(p: &Partition, isolation: Isolation) -> Vec<Offset> {
+    let data = p.read(0, 1 << 20, isolation).await.unwrap();
+    split(data.records).map(|b| b.unwrap().0.base_offset).collect()
+}
+
+#[test]
+fn pipelined_appends_are_acknowledged_in_order_and_survive_a_restart() {
+    on_node(|dir| async move {
+        let p = open(&dir, Flush::Fsync).await;
+        let pending: Vec<_> =
+            (0..50).map(|i| p.enqueue(batch(9, 0, i, false), Origin::Client, Acks::All).unwrap()).collect();
+        for (i, answer) in pending.into_iter().enumerate() {
+            let done = answer.await.unwrap();
+            assert_eq!(done.base_offset, i as Offset);
+            assert!(p.high_watermark() > done.last_offset, "acknowledged, so visible");
+        }
+        let again = p.append(batch(9, 0, 47, false), Origin::Client, Acks::All).await.unwrap();
+        assert_eq!(again.base_offset, 47, "a duplicate gets the first copy's offset");
+        let gap = p.append(batch(9, 0, 60, false), Origin::Client, Acks::All).await;
+        assert_eq!(gap, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        p.close().await.unwrap();
+        assert_eq!(
+            p.append(batch(9, 0, 50, false), Origin::Client, Acks::All).await,
+            Err(ErrorCode::KAFKA_STORAGE_ERROR)
+        );
+        drop(p);
+        let p = open(&dir, Flush::Fsync).await;
+        assert_eq!((p.log_end_offset(), p.high_watermark(), p.last_stable_offset()), (50, 50, 50));
+        let again = p.append(batch(9, 0, 49, false), Origin::Client, Acks::All).await.unwrap();
+        assert_eq!(again.base_offset, 49);
+    });
+}
+
+#[test]
+fn read_committed_stops_at_the_open_transaction_and_hears_of_aborted_ones() {
+    on_node(|dir| async move {
+        let p = open(&dir, Flush::Fsync).await;
+        let append = |b| p.append(b, Origin::Client, Acks::All);
+        append(batch(1, 0, 0, false)).await.unwrap();
+        append(batch(9, 0, 0, true)).await.unwrap();
+        append(batch(1, 0, 1, false)).await.unwrap();
+        assert_eq!((p.high_watermark(), p.last_stable_offset()), (3, 1));
+        assert_eq!(offsets(&p, Isolation::ReadUncommitted).await, [0, 1, 2]);
+        assert_eq!(offsets(&p, Isolation::ReadCommitted).await, [0], "the bound is exclusive");
+        assert_eq!(p.append_marker(marker(1, false)).await, Ok(3));
+        assert_eq!(p.last_stable_offset(), 4);
+        assert_eq!(p.append_marker(marker(1, false)).await, Ok(4), "repeated: waits, is not written again");
+        assert_eq!(p.log_end_offset(), 4);
+        let data = p.read(0, 1 << 20, Isolation::ReadCommitted).await.unwrap();
+        assert_eq!(data.aborted.iter().map(|t| (t.producer_id, t.first_offset)).collect::<Vec<_>>(), [(9, 1)]);
+        // Late, of the ended transaction: it would open one that nobody ends.
+        assert_eq!(append(batch(9, 0, 1, true)).await, Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        append(batch(9, 1, 0, true)).await.unwrap();
+        assert_eq!(p.append_marker(marker(1, true)).await, Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        drop(p);
+        let p = open(&dir, Flush::Fsync).await;
+        assert_eq!((p.high_watermark(), p.last_stable_offset()), (5, 4));
+    });
+}
+
+#[test]
+fn waiting_readers_are_woken_by_their_bound() {
+    on_node(|dir| async move {
+        let p = open(&dir, Flush::PageCache).await;
+        let waiting = env::task::spawn({
+            let p = p.clone();
+            async move {
+                p.wait_readable(0, Isolation::ReadCommitted).await;
+                p.last_stable_offset()
+            }
+        });
+        p.append(batch(1, 0, 0, false), Origin::Client, Acks::Leader).await.unwrap();
+        assert_eq!(waiting.await, Ok(1));
+        assert_eq!(p.read(2, 10, Isolation::ReadCommitted).await, Err(ErrorCode::OFFSET_OUT_OF_RANGE));
+    });
+}
