@@ -4,10 +4,12 @@
 //! Compares W always, and P wherever it is kept. The child process is the caller's part (`cli`): it compares
 //! [`Hashes`] of its own run with those returned here.
 
+pub mod pingpong;
+
 use scenarios::Plan;
 use serde::{Deserialize, Serialize};
 
-use crate::runner::{Recorder, RunOptions, RunResult, run};
+use crate::runner::{Recorder, RunOptions, run};
 
 /// What must be equal in every repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,24 +44,45 @@ impl std::fmt::Display for Divergence {
     }
 }
 
+/// One run, as far as repeats are compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    pub hashes: Hashes,
+    /// The world's events, if asked for.
+    pub trace: Vec<String>,
+}
+
 /// Runs `plan` in all variants that one process can. `Ok` holds the hashes that a child process must find as well.
 ///
 /// # Errors
 /// The first variant that differs.
 pub fn check(plan: &Plan) -> Result<Hashes, Box<Divergence>> {
-    check_with(&|options| run(plan, options))
+    check_with(&|options| {
+        let result = run(plan, options);
+        let hashes = Hashes { world: result.world_hash, probe: result.probe_hash };
+        Sample { hashes, trace: result.trace }
+    })
 }
 
-fn check_with(run: &(dyn Fn(&RunOptions) -> RunResult + Sync)) -> Result<Hashes, Box<Divergence>> {
+/// The same over the ping-pong system, which needs nothing but the world.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_pingpong(seed: u64) -> Result<Hashes, Box<Divergence>> {
+    check_with(&|options| pingpong::play(seed, options))
+}
+
+type Runner<'a> = dyn Fn(&RunOptions) -> Sample + Sync + 'a;
+
+fn check_with(run: &Runner<'_>) -> Result<Hashes, Box<Divergence>> {
     let full = RunOptions::default();
     let off = RunOptions { recorder: Recorder::Off, ..RunOptions::default() };
     // Two at a time, so that whatever the threads of a process share gets its chance to leak from one to the other.
     let (first, repeat) = both(|| run(&full), || run(&full));
     let (quiet, traced) = both(|| run(&off), || with_logging(|| run(&full)));
-    let expected = hashes(&first);
-    for (variant, found) in
-        [("repeat", hashes(&repeat)), ("recorder off", hashes(&quiet)), ("logging at trace", hashes(&traced))]
-    {
+    let expected = first.hashes;
+    for (variant, found) in [("repeat", repeat), ("recorder off", quiet), ("logging at trace", traced)] {
+        let found = found.hashes;
         let probes_differ = expected.probe.zip(found.probe).is_some_and(|(a, b)| a != b);
         if found.world != expected.world || probes_differ {
             return Err(Box::new(Divergence {
@@ -71,10 +94,6 @@ fn check_with(run: &(dyn Fn(&RunOptions) -> RunResult + Sync)) -> Result<Hashes,
         }
     }
     Ok(expected)
-}
-
-fn hashes(result: &RunResult) -> Hashes {
-    Hashes { world: result.world_hash, probe: result.probe_hash }
 }
 
 fn both<T: Send>(a: impl FnOnce() -> T + Send, b: impl FnOnce() -> T + Send) -> (T, T) {
@@ -92,8 +111,11 @@ fn with_logging<T>(body: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(subscriber, body)
 }
 
+/// The first event in which two runs part: its number, and what each has there.
+type First = Option<(u64, Option<String>, Option<String>)>;
+
 /// Repeats twice with the trace kept, and finds where they part.
-fn first_difference(run: &(dyn Fn(&RunOptions) -> RunResult + Sync)) -> Option<(u64, Option<String>, Option<String>)> {
+fn first_difference(run: &Runner<'_>) -> First {
     let options = RunOptions { keep_trace: true, ..RunOptions::default() };
     let (a, b) = both(|| run(&options), || run(&options));
     let index = (0..a.trace.len().max(b.trace.len())).find(|&i| a.trace.get(i) != b.trace.get(i))?;

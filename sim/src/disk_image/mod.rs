@@ -46,7 +46,7 @@ pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a [u8])
                 image.damage.push(format!("{path}: segment starts at offset {base}, the one before ends at {next}"));
                 next = next.max(base);
             }
-            next = decode_segment(path, bytes, next, &mut records, &mut image.damage);
+            next = decode_batches(path, bytes, next, &mut records, &mut image.damage);
         }
         image.logs.push(PartitionLog {
             source: LogSource::Disk { node },
@@ -62,8 +62,9 @@ pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a [u8])
     image
 }
 
-/// Appends the records of one segment; the offset after its last batch.
-fn decode_segment(
+/// Decodes batches that follow one another, the first at offset `next`. Appends their records and what is wrong with
+/// them; `path` says where they came from. Returns the offset after the last batch.
+pub fn decode_batches(
     path: &str,
     bytes: &[u8],
     mut next: i64,

@@ -23,6 +23,8 @@ pub struct RunResult {
     pub probe_hash: Option<u64>,
     pub stats: Stats,
     pub timings: Timings,
+    /// Why attempts failed and nodes stopped, in order: for people.
+    pub notes: Vec<String>,
     /// If asked for.
     pub history: Option<History>,
     /// If asked for: the world's events as text, one each.
@@ -52,6 +54,7 @@ impl RunResult {
             probe_hash: None,
             stats: Stats::default(),
             timings: Timings::default(),
+            notes: Vec::new(),
             history: None,
             trace: Vec::new(),
         }
