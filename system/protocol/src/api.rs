@@ -33,6 +33,8 @@ pub fn versions(api: ApiKey) -> Option<VersionRange> {
         ApiKey::InitProducerId => range.max = 6,
         // 18 adds a follower's high watermark (KIP-1166); no follower fetches yet.
         ApiKey::Fetch => range.max = 17,
+        // The crate lists 10 (topic ids), but cannot encode it.
+        ApiKey::OffsetCommit | ApiKey::OffsetFetch => range.max = 9,
         _ => {}
     }
     Some(range)

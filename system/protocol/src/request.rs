@@ -84,7 +84,7 @@ macro_rules! request_body {
                 }
             }
 
-            fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<Self, Malformed> {
+            pub(crate) fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<Self, Malformed> {
                 crate::guard::check_request(api, version, buf)?;
                 Ok(match api {
                     ApiKey::InitProducerId => Self::InitProducerId(InitProducerIdRequest::decode(buf, version)?),

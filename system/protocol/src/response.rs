@@ -28,7 +28,7 @@ macro_rules! response_body {
                 }
             }
 
-            fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<Self, Malformed> {
+            pub(crate) fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<Self, Malformed> {
                 crate::guard::check_response(api, version, buf)?;
                 Ok(match api {
                     ApiKey::InitProducerId => Self::InitProducerId(InitProducerIdResponse::decode(buf, version)?),
