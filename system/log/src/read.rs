@@ -82,6 +82,11 @@ impl LogReader {
         state.epochs.end_offset_for_epoch(epoch, state.end())
     }
 
+    /// The leader epoch that wrote `offset`.
+    pub fn epoch_for_offset(&self, offset: Offset) -> Option<i32> {
+        self.state.borrow().epochs.epoch_for_offset(offset)
+    }
+
     /// Timestamp and offset of the first record below `upper` whose timestamp is at least `timestamp` (milliseconds).
     pub async fn offset_for_timestamp(&self, timestamp: i64, upper: Offset) -> Result<Option<(i64, Offset)>, LogError> {
         let Some(mut next) = self.first_candidate(timestamp) else { return Ok(None) };

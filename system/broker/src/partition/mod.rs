@@ -253,6 +253,11 @@ impl Partition {
         self.0.reader.end_offset_for_epoch(epoch)
     }
 
+    /// The leader epoch that wrote `offset`.
+    pub fn epoch_for_offset(&self, offset: Offset) -> Option<i32> {
+        self.0.reader.epoch_for_offset(offset)
+    }
+
     /// Nothing more will come to be read: it was closed, or its log failed.
     pub fn is_closed(&self) -> bool {
         self.0.purgatory.is_closed()

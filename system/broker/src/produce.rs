@@ -1,0 +1,243 @@
+//! Produce: batches of clients into partitions.
+//!
+//! Every batch is checked before anything is queued: one whole batch a partition, its CRC, its records. Appends are
+//! then queued in the order of the request, all without a pause, so that requests of one connection keep their order
+//! and may share a flush; the connection's turn ends there, and the answer waits for the acknowledgements.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::batch::{BatchError, BatchHeader, Limits, decode_records};
+use protocol::messages::produce_request::TopicProduceData;
+use protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use protocol::messages::{ProduceRequest, ProduceResponse};
+use protocol::{ErrorCode, StrBytes};
+
+use crate::context::Context;
+use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
+use crate::join::join_all;
+use crate::partition::{Acks, Appended, Origin, Partition, PendingAppend};
+use crate::turn::Turn;
+
+/// From here on topics are named by id.
+const TOPIC_IDS: i16 = 13;
+/// From here on a produce joins its partition to the transaction (KIP-890).
+const IMPLICIT_ADD: i16 = 12;
+/// From here on clients know TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 11;
+
+/// One partition of a request that passed every check.
+struct Checked {
+    topic: String,
+    partition: Partition,
+    header: BatchHeader,
+    records: Bytes,
+}
+
+/// Answers a produce request; `None` for acks=0.
+pub(crate) async fn handle(
+    context: Rc<Context>,
+    version: i16,
+    request: ProduceRequest,
+    turn: Turn,
+) -> Option<ProduceResponse> {
+    let acks = match request.acks {
+        0 => Ok(Acks::None),
+        1 => Ok(Acks::Leader),
+        -1 => Ok(Acks::All),
+        _ => Err(ErrorCode::INVALID_REQUIRED_ACKS),
+    };
+    let mut checked: Vec<Vec<Result<Checked, ErrorCode>>> = Vec::new();
+    for topic in &request.topic_data {
+        let partitions = topic.partition_data.iter();
+        let check = |p: &_| acks.and_then(|_| check(&context, version, topic, p));
+        checked.push(partitions.map(check).collect());
+    }
+    let transactional_id = request.transactional_id.as_ref().map(|id| id.0.as_str());
+    verify_transactions(&context, version, transactional_id, &mut checked).await;
+
+    // No await from here to the end of the turn: what was just found ongoing is queued before any marker.
+    let mut pending: Vec<Vec<Result<PendingAppend, ErrorCode>>> = Vec::new();
+    for topic in checked {
+        let queue = |item: Result<Checked, ErrorCode>| {
+            let item = item?;
+            check_ongoing(&context, version, transactional_id, &item)?;
+            item.partition.enqueue(item.records, Origin::Client, acks?)
+        };
+        pending.push(topic.into_iter().map(queue).collect());
+    }
+    drop(turn);
+    if acks == Ok(Acks::None) {
+        return None;
+    }
+
+    let time_limit = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = env::clock::now() + time_limit;
+    let waits = pending.into_iter().flatten().map(|answer| async move {
+        match answer {
+            Ok(append) => env::time::timeout_at(deadline, append).await.unwrap_or(Err(ErrorCode::REQUEST_TIMED_OUT)),
+            Err(error) => Err(error),
+        }
+    });
+    let mut answers = join_all(waits).await.into_iter();
+    let responses = request.topic_data.into_iter().map(|topic| {
+        let partition_responses = topic.partition_data.iter().map(|p| {
+            let result = answers.next().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+            partition_response(p.index, result)
+        });
+        let partition_responses = partition_responses.collect();
+        TopicProduceResponse::default()
+            .with_name(topic.name)
+            .with_topic_id(topic.topic_id)
+            .with_partition_responses(partition_responses)
+    });
+    Some(ProduceResponse::default().with_responses(responses.collect()))
+}
+
+fn partition_response(index: i32, result: Result<Appended, ErrorCode>) -> PartitionProduceResponse {
+    let response = PartitionProduceResponse::default().with_index(index);
+    match result {
+        Ok(done) => response
+            .with_base_offset(done.base_offset)
+            .with_log_append_time_ms(done.log_append_time_ms)
+            .with_log_start_offset(done.log_start_offset),
+        Err(error) => response
+            .with_error_code(error.code())
+            .with_error_message(Some(StrBytes::from_string(error.to_string())))
+            .with_base_offset(-1)
+            .with_log_append_time_ms(-1)
+            .with_log_start_offset(-1),
+    }
+}
+
+fn check(
+    context: &Context,
+    version: i16,
+    topic: &TopicProduceData,
+    data: &protocol::messages::produce_request::PartitionProduceData,
+) -> Result<Checked, ErrorCode> {
+    let (topic, partition) = if version >= TOPIC_IDS {
+        let (name, partition) = context.partition_by_id(topic.topic_id, data.index)?;
+        (name.0.to_string(), partition)
+    } else {
+        (topic.name.0.to_string(), context.partition(&topic.name, data.index)?)
+    };
+    if topic == CONSUMER_OFFSETS || topic == TRANSACTION_STATE {
+        return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
+    }
+    let records = data.records.clone().ok_or(ErrorCode::INVALID_RECORD)?;
+    let header = check_batch(&records, context.config.max_message_bytes)?;
+    Ok(Checked { topic, partition, header, records })
+}
+
+/// Exactly one good batch, all of its records readable.
+fn check_batch(records: &Bytes, max_bytes: usize) -> Result<BatchHeader, ErrorCode> {
+    let header = BatchHeader::parse(records).map_err(|e| match e {
+        BatchError::Magic(_) => ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        _ => ErrorCode::CORRUPT_MESSAGE,
+    })?;
+    if records.len() > max_bytes {
+        return Err(ErrorCode::MESSAGE_TOO_LARGE);
+    }
+    if header.total_len() != records.len() {
+        return Err(if header.total_len() > records.len() {
+            ErrorCode::CORRUPT_MESSAGE
+        } else {
+            ErrorCode::INVALID_RECORD
+        });
+    }
+    header.verify_crc(records).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
+    header.check_produced().map_err(|_| ErrorCode::INVALID_RECORD)?;
+    if header.is_log_append_time() {
+        return Err(ErrorCode::INVALID_TIMESTAMP);
+    }
+    decode_records(records, &Limits::default()).map_err(|e| match e {
+        BatchError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        _ => ErrorCode::INVALID_RECORD,
+    })?;
+    Ok(header)
+}
+
+/// Asks the coordinator about the transactional batches, once for each producer; replaces those that it refuses.
+async fn verify_transactions(
+    context: &Rc<Context>,
+    version: i16,
+    transactional_id: Option<&str>,
+    checked: &mut [Vec<Result<Checked, ErrorCode>>],
+) {
+    let mut producers: BTreeMap<(i64, i16), Vec<(String, i32)>> = BTreeMap::new();
+    for item in checked.iter().flatten().flatten().filter(|c| c.header.is_transactional()) {
+        let partitions = producers.entry((item.header.producer_id, item.header.producer_epoch)).or_default();
+        partitions.push((item.topic.clone(), item.partition.id().partition));
+    }
+    for ((producer_id, epoch), partitions) in producers {
+        let verified = match transactional_id {
+            Some(id) => {
+                let add = version >= IMPLICIT_ADD;
+                context.txn().verify_or_add(id, producer_id, epoch, &partitions, add).await
+            }
+            None => Err(ErrorCode::INVALID_REQUEST),
+        };
+        let Err(error) = verified else { continue };
+        for item in checked.iter_mut().flatten() {
+            if item.as_ref().is_ok_and(|c| {
+                c.header.is_transactional() && (c.header.producer_id, c.header.producer_epoch) == (producer_id, epoch)
+            }) {
+                *item = Err(error);
+            }
+        }
+    }
+}
+
+/// The transaction may have ended since it was verified, and its marker may be queued (KAFKA-14884).
+fn check_ongoing(
+    context: &Context,
+    version: i16,
+    transactional_id: Option<&str>,
+    item: &Checked,
+) -> Result<(), ErrorCode> {
+    if !item.header.is_transactional() {
+        return Ok(());
+    }
+    let Some(id) = transactional_id else { return Err(ErrorCode::INVALID_REQUEST) };
+    let (producer_id, epoch) = (item.header.producer_id, item.header.producer_epoch);
+    if context.txn().is_ongoing(id, producer_id, epoch, &item.topic, item.partition.id().partition) {
+        return Ok(());
+    }
+    env::sometimes!(true, "produce: a transaction ended between its verification and the append");
+    Err(if version >= ABORTABLE { ErrorCode::TRANSACTION_ABORTABLE } else { ErrorCode::INVALID_TXN_STATE })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::batch::{BatchBuilder, Record};
+
+    use super::*;
+
+    fn batch() -> BatchBuilder {
+        let mut b = BatchBuilder::new().producer(1, 0, 0);
+        b.push(&Record { value: Some(Bytes::from_static(b"value")), ..Record::default() });
+        b
+    }
+
+    #[test]
+    fn what_a_client_may_not_send() {
+        let good = batch().build();
+        let check = |bytes: &[u8]| check_batch(&Bytes::copy_from_slice(bytes), 1000).err();
+        assert_eq!(check(&good), None);
+        assert_eq!(check(&[]), Some(ErrorCode::CORRUPT_MESSAGE));
+        assert_eq!(check(&good[..good.len() - 1]), Some(ErrorCode::CORRUPT_MESSAGE));
+        assert_eq!(check(&[&good[..], &good[..]].concat()), Some(ErrorCode::INVALID_RECORD), "two batches");
+        let mut flipped = good.to_vec();
+        flipped[70] ^= 1;
+        assert_eq!(check(&flipped), Some(ErrorCode::CORRUPT_MESSAGE));
+        flipped[16] = 1;
+        assert_eq!(check(&flipped), Some(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT));
+        assert_eq!(check(&batch().control().build()), Some(ErrorCode::INVALID_RECORD), "a marker of its own");
+        let mut large = BatchBuilder::new();
+        large.push(&Record { value: Some(vec![0; 1000].into()), ..Record::default() });
+        assert_eq!(check(&large.build()), Some(ErrorCode::MESSAGE_TOO_LARGE));
+    }
+}
