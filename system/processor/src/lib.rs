@@ -13,6 +13,7 @@
 pub mod checkpoint;
 pub mod codec;
 pub mod control;
+pub mod coordinator;
 pub mod decision;
 pub mod decode;
 pub mod job;
@@ -20,7 +21,10 @@ pub mod keys;
 pub mod probe;
 pub mod record;
 pub mod restart;
+pub mod shuffle;
 pub mod source;
 pub mod state;
+mod task_set;
 pub mod watermark;
 pub mod window;
+pub mod worker;

@@ -7,6 +7,12 @@
 //! [`SinkWriter`] is the contract; [`Transactional`] keeps it with two prepared transactions in turn,
 //! [`AtLeastOnce`] with acknowledgements alone.
 
+mod at_least_once;
+mod outbox;
+mod router;
+mod transactional;
 mod writer;
 
-pub use writer::{Prepared, SinkError, SinkRecord, SinkWriter};
+pub use at_least_once::AtLeastOnce;
+pub use transactional::Transactional;
+pub use writer::{Pending, Prepared, SinkError, SinkRecord, SinkWriter};
