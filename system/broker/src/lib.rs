@@ -1,10 +1,48 @@
 //! A Kafka-compatible broker: the wire protocol over sockets, topics in a metadata log, partitions on disk,
 //! transactions and consumer offsets as records of internal topics.
+//!
+//! | module | one line |
+//! |--|--|
+//! | `broker`, `config`, `data_dir`, `failure` | from start to stop |
+//! | `server`, `connection`, `turn`, `dispatch` | from bytes to handlers and back |
+//! | `metadata` | the metadata log: topics, brokers, producer-id blocks |
+//! | `topics`, `create_topics`, `metadata_api`, `find_coordinator`, `api_versions` | what clients ask about the cluster |
+//! | `producer_ids` | ids from blocks |
+//! | `txn` | the transaction coordinator |
+//! | `group` | consumer offsets |
+//! | `partition`, `produce`, `fetch`, `list_offsets`, `purgatory` | records |
 
+mod api_versions;
+mod broker;
+mod codec;
 pub mod config;
+mod connection;
+mod context;
+mod create_topics;
+mod data_dir;
+mod dispatch;
 pub mod failure;
+mod fetch;
+mod find_coordinator;
+pub mod group;
+mod ids;
+mod internal_topics;
+mod join;
+mod list_offsets;
+pub mod metadata;
+mod metadata_api;
 pub mod partition;
+pub mod probe;
+mod produce;
+mod producer_ids;
 mod purgatory;
+mod server;
+mod topics;
+mod turn;
+pub mod txn;
 
+pub use broker::Broker;
 pub use config::{BrokerConfig, Flush};
+pub use context::Context;
 pub use failure::{BrokerError, Failure};
+pub use turn::Turn;

@@ -1,0 +1,44 @@
+//! One request to its handler.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use protocol::{Request, RequestBody, ResponseBody, response};
+
+use crate::context::Context;
+use crate::turn::Turn;
+use crate::{api_versions, create_topics, fetch, find_coordinator, group, list_offsets, metadata_api, produce, txn};
+
+/// Handles the request; its framed answer, `None` if it has none or cannot be encoded.
+pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -> Option<Bytes> {
+    let (version, correlation_id) = (request.version, request.correlation_id);
+    let api_key = request.api_key();
+    let body: ResponseBody = match request.body {
+        RequestBody::Produce(r) => produce::handle(context, version, r, turn).await?.into(),
+        RequestBody::Fetch(r) => {
+            // A long poll holds up answers, not effects.
+            drop(turn);
+            fetch::handle(context, version, r).await.into()
+        }
+        RequestBody::ListOffsets(r) => list_offsets::handle(context, version, r).await.into(),
+        RequestBody::Metadata(r) => metadata_api::handle(&context, version, r).await.into(),
+        RequestBody::OffsetCommit(r) => group::api::commit(&context, r).await.into(),
+        RequestBody::OffsetFetch(r) => group::api::fetch(&context, version, r).await.into(),
+        RequestBody::FindCoordinator(r) => find_coordinator::handle(&context, version, r).await.into(),
+        RequestBody::ApiVersions(r) => api_versions::handle(version, &r).into(),
+        RequestBody::CreateTopics(r) => create_topics::handle(&context, r).await.into(),
+        RequestBody::InitProducerId(r) => txn::api::init_producer_id(&context, r).await.into(),
+        RequestBody::AddPartitionsToTxn(r) => txn::api::add_partitions(&context, version, r).await.into(),
+        RequestBody::AddOffsetsToTxn(r) => txn::api::add_offsets(&context, r).await.into(),
+        RequestBody::EndTxn(r) => txn::api::end(&context, version, r).await.into(),
+        RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r).await.into(),
+        RequestBody::TxnOffsetCommit(r) => group::api::txn_commit(&context, version, r).await.into(),
+    };
+    match response::encode(version, correlation_id, &body) {
+        Ok(frame) => Some(frame),
+        Err(error) => {
+            tracing::error!(?api_key, version, %error, "answer cannot be encoded");
+            None
+        }
+    }
+}

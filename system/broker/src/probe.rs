@@ -1,0 +1,18 @@
+//! What the broker tells the harness about itself.
+
+use crate::metadata::records::MetadataRecord;
+use crate::txn::state::{ProducerIdEpoch, State};
+
+#[derive(Debug, Hash, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A broker is up: its state is recovered and it listens.
+    Started { node_id: i32, broker_epoch: i64 },
+    /// A committed record of the metadata log.
+    Metadata { record: MetadataRecord },
+    /// A transactional id changed its state, durably.
+    Transaction { transactional_id: String, state: State, producer: ProducerIdEpoch },
+    /// A consumer offset became visible: committed, and not inside an open transaction.
+    OffsetCommitted { group: String, topic: String, partition: i32, offset: i64, producer_id: Option<i64> },
+    /// A transaction coordinator could not know whether its record is in the log and read the log anew.
+    CoordinatorReloaded { partition: i32 },
+}
