@@ -1,1 +1,148 @@
-//! invariants
+//! What must hold of every run: one property a file, over a [`History`].
+//!
+//! Each property states itself, names its source and says what it does not claim. A check that cannot decide is
+//! [`Verdict::Unknown`], never a pass; what clients do not know stays unknown until the final read decides it.
+//!
+//! ```text
+//! History ─ Context ─┬─ client and broker properties: operations against the logs as read and as on the disks
+//!                    └─ Evidence ─ models::replay ─ processor properties     (also for `check`, from files or topics)
+//! ```
+
+mod acked_durable;
+mod chain;
+mod conservation;
+mod context;
+mod convergence;
+mod evidence;
+mod failed_absent;
+#[doc(hidden)]
+pub mod fixture;
+mod high_watermark;
+mod idleness;
+mod last_stable_offset;
+mod no_aborted_read;
+mod no_duplicate;
+mod producer_order;
+mod read_equals_disk;
+mod report;
+mod sandwich;
+mod transaction_atomicity;
+mod watermark_monotonic;
+mod window_exactly_once;
+
+pub use chain::Marker;
+pub use context::{Context, Fate};
+pub use evidence::{Evidence, Published, SourceRecord};
+use history::{History, Outcome, Verdict, Violation};
+pub use report::{Report, check_rows};
+
+/// A property, as `list invariants` shows it.
+#[derive(Clone, Copy)]
+pub struct Property {
+    /// Kebab case; what a violation, a patch's header and a report call it.
+    pub name: &'static str,
+    pub statement: &'static str,
+    /// The rule, KIP or paper that promises it.
+    pub source: &'static str,
+    pub kind: Kind,
+    check: fn(&Context<'_>) -> Verdict,
+}
+
+/// Which exit code its violation leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Safety,
+    Liveness,
+}
+
+impl Property {
+    pub fn check(&self, context: &Context<'_>) -> Verdict {
+        (self.check)(context)
+    }
+}
+
+/// Every property, in the order in which they are reported.
+pub fn all() -> &'static [Property] {
+    &[
+        acked_durable::PROPERTY,
+        failed_absent::PROPERTY,
+        no_duplicate::PROPERTY,
+        producer_order::PROPERTY,
+        high_watermark::PROPERTY,
+        last_stable_offset::PROPERTY,
+        transaction_atomicity::PROPERTY,
+        no_aborted_read::PROPERTY,
+        read_equals_disk::PROPERTY,
+        window_exactly_once::PROPERTY,
+        idleness::PROPERTY,
+        conservation::PROPERTY,
+        watermark_monotonic::PROPERTY,
+        convergence::PROPERTY,
+    ]
+}
+
+/// The property of that name.
+pub fn find(name: &str) -> Option<&'static Property> {
+    all().iter().find(|property| property.name == name)
+}
+
+/// Every property's verdict over one history.
+pub fn check_all(history: &History) -> Vec<(&'static Property, Verdict)> {
+    let context = Context::new(history);
+    all().iter().map(|property| (property, property.check(&context))).collect()
+}
+
+/// What a run comes to: safety before liveness before what could not be decided.
+pub fn outcome(verdicts: &[(&'static Property, Verdict)]) -> Outcome {
+    let of = |kind: Kind| -> Vec<Violation> {
+        let failed = verdicts.iter().filter(|(property, _)| property.kind == kind);
+        failed.flat_map(|(_, verdict)| verdict.violations().iter().cloned()).collect()
+    };
+    let (unsafe_, not_live) = (of(Kind::Safety), of(Kind::Liveness));
+    let reasons: Vec<String> = verdicts
+        .iter()
+        .filter_map(|(property, verdict)| match verdict {
+            Verdict::Unknown { reason } => Some(format!("{}: {reason}", property.name)),
+            _ => None,
+        })
+        .collect();
+    if !unsafe_.is_empty() {
+        Outcome::Unsafe(unsafe_)
+    } else if !not_live.is_empty() {
+        Outcome::NotLive(not_live)
+    } else if !reasons.is_empty() {
+        Outcome::Inconclusive { reasons }
+    } else {
+        Outcome::Passed
+    }
+}
+
+/// At most this many violations of one property are listed; one is enough to fail.
+const MAX_VIOLATIONS: usize = 20;
+
+/// Collects a property's violations.
+struct Violations {
+    property: &'static str,
+    found: Vec<Violation>,
+}
+
+impl Violations {
+    fn of(property: &Property) -> Violations {
+        Violations { property: property.name, found: Vec::new() }
+    }
+
+    fn add(&mut self, op: Option<history::OpId>, message: impl Into<String>, witness: impl Into<String>) {
+        if self.found.len() < MAX_VIOLATIONS {
+            self.found.push(Violation {
+                property: self.property.to_owned(),
+                message: message.into(),
+                witness: witness.into(),
+                op,
+            });
+        }
+    }
+
+    fn verdict(self) -> Verdict {
+        Verdict::from_violations(self.found)
+    }
+}

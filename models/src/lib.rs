@@ -9,6 +9,7 @@ pub mod fold;
 pub mod json;
 pub mod partition;
 pub mod record;
+pub mod replay;
 pub mod row;
 pub mod spec;
 pub mod time;

@@ -36,6 +36,15 @@ pub enum Observed {
         leader_epoch: i32,
         offset: i64,
     },
+    /// A consumer at `read_committed` asked from `from`, got records at `offsets`, and stands at `to` now.
+    ReadCommitted {
+        topic: String,
+        partition: i32,
+        from: i64,
+        to: i64,
+        offsets: Vec<i64>,
+        last_stable_offset: i64,
+    },
     /// The coordinator made checkpoint `n` complete and durable.
     CheckpointComplete {
         generation: u64,

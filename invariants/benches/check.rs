@@ -1,0 +1,16 @@
+//! Every property over a history of about 100,000 operations: what a run's last step costs.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use streamproof_invariants::{check_all, fixture};
+
+fn bench(c: &mut Criterion) {
+    let history = fixture::job_of(100_000);
+    assert!(history.ops.len() >= 100_000);
+    let mut group = c.benchmark_group("check");
+    group.sample_size(10);
+    group.bench_function("100k operations", |b| b.iter(|| check_all(&history)));
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,0 +1,116 @@
+//! **acked-durable.** What was acknowledged with acks=all is in the log, at the offset that was told, with the bytes
+//! that were sent, in the final read and on a disk.
+//!
+//! Source: rule 21. It is judged whatever the flush mode is: page-cache acknowledgement under power loss is the legal
+//! weak configuration that must fail it (a canary).
+//!
+//! Not claimed: anything of acks 0 and 1; that a record is there once (no-duplicate); anything below a log's start.
+
+use std::collections::BTreeMap;
+
+use history::{LogRecord, LogSource, OpId, OpKind, OpResult, PartitionLog, Verdict};
+
+use crate::{Context, Kind, Property, Violations};
+
+pub(crate) const PROPERTY: Property = Property {
+    name: "acked-durable",
+    statement: "a record acknowledged with acks=all is in the final log and on a disk, at its offset, unchanged",
+    source: "semantics rule 21",
+    kind: Kind::Safety,
+    check,
+};
+
+fn check(context: &Context<'_>) -> Verdict {
+    let history = context.history;
+    let mut found = Violations::of(&PROPERTY);
+    let mut disks: BTreeMap<(&str, i32), Vec<&PartitionLog>> = BTreeMap::new();
+    for log in &history.logs {
+        if let LogSource::Disk { .. } = log.source {
+            disks.entry((&log.topic, log.partition)).or_default().push(log);
+        }
+    }
+    let disk_index: BTreeMap<(&str, i32), BTreeMap<OpId, &LogRecord>> =
+        disks.iter().map(|(at, logs)| (*at, index(context, logs.iter().copied()))).collect();
+    let read_index: BTreeMap<(&str, i32), BTreeMap<OpId, &LogRecord>> =
+        context.raw().iter().map(|(at, raw)| (*at, index(context, std::iter::once(raw.log)))).collect();
+    let mut unread = None;
+    for (i, op) in history.ops.iter().enumerate() {
+        let OpKind::Produce { topic, partition, key, value, acks: -1, .. } = &op.kind else { continue };
+        let OpResult::Ok { offset } = op.result else { continue };
+        let at = (topic.as_str(), *partition);
+        let name = || format!("{topic}-{partition} client {} operation {}, told offset {offset:?}", op.client, op.n);
+        let Some(raw) = context.raw().get(&at) else {
+            unread = Some(format!("no final read of {topic}-{partition}"));
+            continue;
+        };
+        if offset.is_some_and(|offset| offset < raw.log.log_start_offset) {
+            continue;
+        }
+        for (reader, index) in [("the final read", read_index.get(&at)), ("every disk", disk_index.get(&at))] {
+            let Some(index) = index else { continue };
+            match index.get(&OpId(i)) {
+                None => found.add(Some(OpId(i)), format!("an acknowledged record is missing from {reader}"), name()),
+                Some(record) => {
+                    if offset.is_some_and(|told| told != record.offset) {
+                        let message = format!("an acknowledged record is at offset {} in {reader}", record.offset);
+                        found.add(Some(OpId(i)), message, name());
+                    }
+                    if record.key != *key || record.value != *value {
+                        found.add(Some(OpId(i)), format!("an acknowledged record has other bytes in {reader}"), name());
+                    }
+                }
+            }
+        }
+    }
+    match (found.found.is_empty(), unread) {
+        (true, Some(reason)) => Verdict::unknown(reason),
+        (false, _) if history.facts.disks_lost => Verdict::unknown(
+            "acknowledged records are missing, and a disk was lost: rule 21 then promises nothing here",
+        ),
+        _ => found.verdict(),
+    }
+}
+
+/// Records by the operation that wrote them. Of several (a duplicate), the first.
+fn index<'a>(context: &Context<'_>, logs: impl Iterator<Item = &'a PartitionLog>) -> BTreeMap<OpId, &'a LogRecord> {
+    let mut pairs: Vec<(OpId, &LogRecord)> =
+        logs.flat_map(|log| &log.records).filter_map(|r| context.op_of(r).map(|op| (op, r))).collect();
+    pairs.sort_by_key(|(op, record)| (*op, record.offset));
+    pairs.dedup_by_key(|(op, _)| *op);
+    pairs.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{self, Mutation};
+
+    #[test]
+    fn accepts_good_histories() {
+        fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects(&PROPERTY, &[Mutation::Drop, Mutation::Shift, Mutation::ChangeValue, Mutation::DropFromDisk]);
+    }
+
+    #[test]
+    fn unknown_operations_may_be_there_or_not() {
+        let mut history = fixture::broker();
+        for op in &mut history.ops {
+            op.result = OpResult::Unknown { reason: None };
+        }
+        for log in &mut history.logs {
+            log.records.truncate(1);
+        }
+        assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_log_that_was_not_read_is_unknown() {
+        let mut history = fixture::broker();
+        history.logs.clear();
+        assert!(matches!(PROPERTY.check(&Context::new(&history)), Verdict::Unknown { .. }));
+    }
+}

@@ -1,0 +1,155 @@
+//! **conservation.** Each input of the committed attempt is in exactly one of: an accepted pair, the late output, the
+//! dead-letter topic.
+//!
+//! Source: rules 23 and 24. Late and dead-letter records carry the source record's own bytes; a dead letter names its
+//! reason.
+//!
+//! Not claimed: what accepted records amount to (window-exactly-once). Tumbling windows leave no record unassigned.
+
+use std::collections::BTreeMap;
+
+use history::Verdict;
+use models::replay::Replay;
+use models::window::Class;
+
+use crate::evidence::{Evidence, Published};
+use crate::{Context, Kind, Property, Violations};
+
+pub(crate) const PROPERTY: Property = Property {
+    name: "conservation",
+    statement: "each input is accepted, late or a dead letter, once, with its own bytes",
+    source: "semantics rules 23, 24",
+    kind: Kind::Safety,
+    check,
+};
+
+fn check(context: &Context<'_>) -> Verdict {
+    let (evidence, replay) = match context.evidence() {
+        None => return Verdict::Pass,
+        Some(Err(reason)) => return Verdict::unknown(reason),
+        Some(Ok(made)) => (&made.0, &made.1),
+    };
+    let mut found = Violations::of(&PROPERTY);
+    judge(evidence, replay, &mut found);
+    found.verdict()
+}
+
+pub(crate) fn judge(evidence: &Evidence, replay: &Replay, found: &mut Violations) {
+    let late = side(evidence, evidence.late.as_deref(), &evidence.job.sink.late_topic, found);
+    let dead = side(evidence, evidence.dead.as_deref(), &evidence.job.sink.dlq_topic, found);
+    let accepted: BTreeMap<(i32, i64), Class> =
+        replay.judged.iter().map(|r| ((r.partition, r.offset), r.class)).collect();
+    for (partition, records) in &evidence.input {
+        let position = replay.positions.get(partition).copied().unwrap_or(0);
+        for record in records.iter().take_while(|r| r.offset < position) {
+            let place = (*partition, record.offset);
+            let is_accepted = accepted.get(&place).is_some_and(|class| *class != Class::Late);
+            let is_late = late.as_ref().map(|late| late.contains_key(&place));
+            let is_dead = dead.as_ref().map(|dead| dead.contains_key(&place));
+            // Where a topic is not at hand it is given the benefit of the doubt.
+            let at_least =
+                usize::from(is_accepted) + usize::from(is_late == Some(true)) + usize::from(is_dead == Some(true));
+            let valid = record.decoded.is_ok();
+            let elsewhere = (is_late.is_none() && valid) || (is_dead.is_none() && !valid);
+            let witness = || {
+                format!(
+                    "record {} of split {partition}: accepted {is_accepted}, late {is_late:?}, dead {is_dead:?}",
+                    record.offset
+                )
+            };
+            if at_least == 0 && !elsewhere {
+                found.add(record.op, "an input is lost", witness());
+            }
+            if at_least > 1 {
+                found.add(record.op, "an input went to two places", witness());
+            }
+            if valid && is_dead == Some(true) {
+                found.add(record.op, "a valid record is a dead letter", witness());
+            }
+            if !valid && (is_late == Some(true) || is_accepted) {
+                found.add(record.op, "a bad record was judged", witness());
+            }
+        }
+    }
+    for (name, topic) in [("late", &late), ("dead-letter", &dead)] {
+        for (place, published) in topic.iter().flatten() {
+            let op = evidence.source(place.0, place.1).and_then(|r| r.op);
+            if place.1 >= replay.positions.get(&place.0).copied().unwrap_or(0) {
+                let message = format!("a {name} record is past the committed positions");
+                found.add(op, message, format!("{}: record {} of split {}", published.place, place.1, place.0));
+            }
+        }
+    }
+    for (place, published) in dead.iter().flatten() {
+        let Some(record) = evidence.source(place.0, place.1) else { continue };
+        if let Err(reason) = record.decoded
+            && published.header("reason") != Some(reason.as_str())
+        {
+            let witness = format!("{}: {:?}, expected {reason}", published.place, published.header("reason"));
+            found.add(record.op, "a dead letter names another reason", witness);
+        }
+    }
+}
+
+/// A side topic by the source record that each names.
+fn side<'a>(
+    evidence: &Evidence,
+    topic: Option<&'a [Published]>,
+    name: &str,
+    found: &mut Violations,
+) -> Option<BTreeMap<(i32, i64), &'a Published>> {
+    let mut by_source: BTreeMap<(i32, i64), &Published> = BTreeMap::new();
+    for published in topic? {
+        let Some(place) = published.source() else {
+            found.add(None, format!("a record of {name} names no source record"), &published.place);
+            continue;
+        };
+        let record = evidence.source(place.0, place.1);
+        let op = record.and_then(|r| r.op);
+        match record {
+            None => {
+                let witness = format!("{}: record {} of split {}", published.place, place.1, place.0);
+                found.add(None, format!("a record of {name} names a source record that is not there"), witness);
+            }
+            Some(record) if record.key != published.key || record.value != published.value => {
+                found.add(op, format!("a record of {name} has other bytes than its source"), &published.place);
+            }
+            Some(_) => {}
+        }
+        if published.header("source.topic") != Some(&evidence.job.source.topic) {
+            found.add(op, format!("a record of {name} names another topic"), &published.place);
+        }
+        if let Some(first) = by_source.insert(place, published) {
+            let witness = format!("{} and {}", first.place, published.place);
+            found.add(op, format!("one record is in {name} twice"), witness);
+        }
+    }
+    Some(by_source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{self, Mutation};
+
+    #[test]
+    fn accepts_good_histories() {
+        fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects_job(
+            &PROPERTY,
+            &[
+                Mutation::DropLate,
+                Mutation::DuplicateLate,
+                Mutation::MisattributeLate,
+                Mutation::DropDead,
+                Mutation::ChangeDead,
+                Mutation::MisattributeDead,
+                Mutation::SkipJudge,
+            ],
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! **high-watermark-monotonic.** The high watermark of a partition never falls.
+//!
+//! Source: Kafka's replication protocol (KIP-101, KIP-279): what a consumer could read stays readable. Within one life of
+//! a broker and one leader epoch it never falls; with `flush=fsync` it counts durable records only, so it does not fall
+//! over restarts either, and the final read is not below it.
+//!
+//! Not claimed: anything over restarts under page-cache acknowledgement; anything between two observers of different
+//! nodes at the same time.
+
+use std::collections::BTreeMap;
+
+use history::{Flush, LogSource, Observation, Observed, Observer, Verdict};
+
+use crate::{Context, Kind, Property, Violations};
+
+pub(crate) const PROPERTY: Property = Property {
+    name: "high-watermark-monotonic",
+    statement: "the high watermark never falls, over restarts too when acknowledged means flushed",
+    source: "KIP-101, KIP-279, semantics rule 21",
+    kind: Kind::Safety,
+    check,
+};
+
+fn check(context: &Context<'_>) -> Verdict {
+    let mut found = Violations::of(&PROPERTY);
+    never_falls(context, &mut found, "high watermark", |what| match what {
+        Observed::HighWatermark { topic, partition, leader_epoch, offset } => {
+            Some((topic, *partition, *leader_epoch, *offset))
+        }
+        _ => None,
+    });
+    found.verdict()
+}
+
+/// Shared with the last stable offset: offsets picked from observations never fall per observer, partition and leader
+/// epoch; per node and over everything with `flush=fsync`.
+pub(crate) fn never_falls(
+    context: &Context<'_>,
+    found: &mut Violations,
+    name: &str,
+    pick: impl Fn(&Observed) -> Option<(&String, i32, i32, i64)>,
+) {
+    let durable = context.history.facts.flush == Flush::Fsync && !context.history.facts.disks_lost;
+    let mut last: BTreeMap<(&Observer, &str, i32, i32), &Observation> = BTreeMap::new();
+    let mut ever: BTreeMap<(&str, i32), (i64, &Observation)> = BTreeMap::new();
+    for seen in &context.history.observations {
+        let Some((topic, partition, leader_epoch, offset)) = pick(&seen.what) else { continue };
+        let witness = |before: &Observation| {
+            format!("{topic}-{partition} leader epoch {leader_epoch}: {before:?}, then {seen:?}")
+        };
+        let slot = (&seen.observer, topic.as_str(), partition, leader_epoch);
+        if let Some(before) = last.insert(slot, seen)
+            && pick(&before.what).is_some_and(|(.., was)| was > offset)
+        {
+            found.add(None, format!("the {name} fell to {offset}"), witness(before));
+            continue;
+        }
+        if !matches!(seen.observer, Observer::Node { .. }) {
+            continue;
+        }
+        match ever.get(&(topic.as_str(), partition)) {
+            Some((was, before)) if *was > offset => {
+                if durable {
+                    found.add(None, format!("the {name} fell from {was} to {offset} over a restart"), witness(before));
+                }
+            }
+            _ => {
+                ever.insert((topic, partition), (offset, seen));
+            }
+        }
+    }
+    if !durable {
+        return;
+    }
+    for ((topic, partition), (was, seen)) in ever {
+        let Some(log) = context.history.log(&LogSource::ReadUncommitted, topic, partition) else { continue };
+        if log.log_end_offset < was {
+            let witness = format!("{topic}-{partition} ends at {}; {seen:?}", log.log_end_offset);
+            found.add(None, format!("the {name} was {was}, past the end of the final log"), witness);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn accepts_good_histories() {
+        fixture::accepts(&PROPERTY);
+    }
+
+    fn set(history: &mut history::History, i: usize, offset_to: i64) {
+        let marks: Vec<usize> = (0..history.observations.len())
+            .filter(|i| matches!(history.observations[*i].what, Observed::HighWatermark { partition: 0, .. }))
+            .collect();
+        if let Observed::HighWatermark { offset, .. } = &mut history.observations[marks[i]].what {
+            *offset = offset_to;
+        }
+    }
+
+    #[test]
+    fn rejects_a_fall_in_one_life() {
+        let mut history = fixture::broker();
+        set(&mut history, 1, 0);
+        assert!(!PROPERTY.check(&Context::new(&history)).violations().is_empty());
+    }
+
+    #[test]
+    fn rejects_a_fall_over_a_restart_only_if_flushed() {
+        let mut history = fixture::broker();
+        for seen in history.observations.iter_mut().skip(2) {
+            seen.observer = Observer::Node { node: 0, incarnation: 1 };
+            if let Observed::HighWatermark { leader_epoch, .. } = &mut seen.what {
+                *leader_epoch = 1;
+            }
+        }
+        assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
+        let marks = history.observations.len();
+        for seen in history.observations[2..marks].iter_mut() {
+            if let Observed::HighWatermark { offset, .. } = &mut seen.what {
+                *offset = 0;
+            }
+        }
+        assert!(!PROPERTY.check(&Context::new(&history)).violations().is_empty());
+        history.facts.flush = Flush::PageCache;
+        assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
+    }
+}

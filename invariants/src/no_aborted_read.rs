@@ -1,0 +1,221 @@
+//! **no-aborted-read.** `read_committed` returns every committed record, once and in order, and nothing of a transaction
+//! that aborted or is still open.
+//!
+//! Source: KIP-98 (G1a and G1b in Adya's terms). Three readers are judged: our consumer's final read, its reads while the
+//! run went on, and the processor, which must not judge a record before it is stable.
+//!
+//! Not claimed: that the markers themselves are right (transaction-atomicity).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use history::{Decision, LogSource, Observed, Observer, Verdict};
+
+use crate::context::RawLog;
+use crate::{Context, Fate, Kind, Property, Violations};
+
+pub(crate) const PROPERTY: Property = Property {
+    name: "no-aborted-read",
+    statement: "read_committed returns all that is committed and nothing aborted or open",
+    source: "KIP-98; Adya's G1a, G1b",
+    kind: Kind::Safety,
+    check,
+};
+
+fn check(context: &Context<'_>) -> Verdict {
+    let mut found = Violations::of(&PROPERTY);
+    let mut unread = None;
+    for log in context.history.logs_from(&LogSource::ReadCommitted) {
+        let Some(raw) = context.raw().get(&(log.topic.as_str(), log.partition)) else {
+            unread = Some(format!("no raw read of {}-{}", log.topic, log.partition));
+            continue;
+        };
+        let offsets: Vec<i64> = log.records.iter().map(|r| r.offset).collect();
+        let place = format!("{}-{}, final read", log.topic, log.partition);
+        let end = log.last_stable_offset.unwrap_or(raw.log.log_end_offset);
+        judge(context, &mut found, raw, &place, log.log_start_offset, end, &offsets);
+        for record in &log.records {
+            let same = raw.log.records.binary_search_by_key(&record.offset, |r| r.offset).map(|i| &raw.log.records[i]);
+            if same.is_ok_and(|same| same.key != record.key || same.value != record.value) {
+                let witness = format!("{place}, offset {}", record.offset);
+                found.add(context.op_of(record), "read_committed returns other bytes than the log has", witness);
+            }
+        }
+    }
+    for seen in &context.history.observations {
+        let Observed::ReadCommitted { topic, partition, from, to, offsets, last_stable_offset } = &seen.what else {
+            continue;
+        };
+        let Some(raw) = context.raw().get(&(topic.as_str(), *partition)) else {
+            unread = Some(format!("no raw read of {topic}-{partition}"));
+            continue;
+        };
+        let place = format!("{topic}-{partition}, {:?} at {} ns", seen.observer, seen.at_ns);
+        judge(context, &mut found, raw, &place, *from, *to, offsets);
+        if let Some(offset) = offsets.iter().find(|o| *o >= last_stable_offset) {
+            let witness = format!("{place}: offset {offset}, last stable offset {last_stable_offset}");
+            found.add(op_at(context, raw, *offset), "read_committed returns a record that is not stable", witness);
+        }
+    }
+    judged_too_early(context, &mut found);
+    match unread {
+        Some(reason) if found.found.is_empty() => Verdict::unknown(reason),
+        _ => found.verdict(),
+    }
+}
+
+/// `offsets` are what a reader got of [from, to).
+fn judge(
+    context: &Context<'_>,
+    found: &mut Violations,
+    raw: &RawLog<'_>,
+    place: &str,
+    from: i64,
+    to: i64,
+    offsets: &[i64],
+) {
+    if let Some(pair) = offsets.windows(2).find(|pair| pair[0] >= pair[1]) {
+        let witness = format!("{place}: offset {} after {}", pair[1], pair[0]);
+        found.add(op_at(context, raw, pair[1]), "read_committed goes backwards", witness);
+    }
+    let got: BTreeSet<i64> = offsets.iter().copied().collect();
+    let low = offsets.first().map_or(from, |first| from.min(*first));
+    let high = offsets.last().map_or(to, |last| to.max(last + 1));
+    let slice =
+        raw.log.records.partition_point(|r| r.offset < low)..raw.log.records.partition_point(|r| r.offset < high);
+    for (record, fate) in raw.log.records[slice.clone()].iter().zip(&raw.fates[slice]) {
+        let due = fate.is_visible() && record.offset >= from && record.offset < to;
+        let witness = || format!("{place}: offset {} is {fate:?}", record.offset);
+        match (got.contains(&record.offset), fate) {
+            (true, Fate::Aborted | Fate::Open | Fate::Marker) => {
+                found.add(context.op_of(record), "read_committed returns what is not committed", witness());
+            }
+            (false, _) if due => {
+                found.add(context.op_of(record), "read_committed skips a committed record", witness());
+            }
+            _ => {}
+        }
+    }
+    if let Some(offset) = got.iter().find(|o| raw.log.records.binary_search_by_key(*o, |r| r.offset).is_err()) {
+        found.add(None, "read_committed returns a record that the log has not", format!("{place}: offset {offset}"));
+    }
+}
+
+/// The processor's Judge of an offset is not before the first sight of a last stable offset past it.
+fn judged_too_early(context: &Context<'_>, found: &mut Violations) {
+    let Some(job) = &context.history.facts.job else { return };
+    let stable = StableTimes::of(context, &job.source.topic);
+    for entry in &context.history.decisions {
+        let (Decision::Judge { partition, offsets: [_, last], .. }, Some(at_ns)) = (&entry.decision, entry.at_ns)
+        else {
+            continue;
+        };
+        if !stable.knows(*partition) {
+            continue;
+        }
+        if stable.readable_at(*partition, *last).is_none_or(|since| since > at_ns) {
+            let raw = context.raw().get(&(job.source.topic.as_str(), *partition));
+            let witness = format!(
+                "{} generation {} judges {}-{partition} offset {last} at {at_ns} ns",
+                entry.task, entry.generation, job.source.topic
+            );
+            let op = raw.and_then(|raw| op_at(context, raw, *last));
+            found.add(op, "the processor judges a record before it is stable", witness);
+        }
+    }
+}
+
+fn op_at(context: &Context<'_>, raw: &RawLog<'_>, offset: i64) -> Option<history::OpId> {
+    let i = raw.log.records.binary_search_by_key(&offset, |r| r.offset).ok()?;
+    context.op_of(&raw.log.records[i])
+}
+
+/// When offsets of a topic became readable at `read_committed`, from the brokers' own sights.
+pub(crate) struct StableTimes {
+    /// Per partition, (time, last stable offset) where it rose.
+    stable: BTreeMap<i32, Vec<(u64, i64)>>,
+    high: BTreeMap<i32, Vec<(u64, i64)>>,
+}
+
+impl StableTimes {
+    pub fn of(context: &Context<'_>, topic: &str) -> StableTimes {
+        let mut times = StableTimes { stable: BTreeMap::new(), high: BTreeMap::new() };
+        for seen in &context.history.observations {
+            let Observer::Node { .. } = seen.observer else { continue };
+            let (into, partition, offset) = match &seen.what {
+                Observed::LastStableOffset { topic: t, partition, offset, .. } if t == topic => {
+                    (&mut times.stable, *partition, *offset)
+                }
+                Observed::HighWatermark { topic: t, partition, offset, .. } if t == topic => {
+                    (&mut times.high, *partition, *offset)
+                }
+                _ => continue,
+            };
+            let steps = into.entry(partition).or_default();
+            if steps.last().is_none_or(|(_, was)| *was < offset) {
+                steps.push((seen.at_ns, offset));
+            }
+        }
+        times
+    }
+
+    pub fn knows(&self, partition: i32) -> bool {
+        self.stable.contains_key(&partition)
+    }
+
+    /// First sight of a last stable offset past `offset`.
+    pub fn readable_at(&self, partition: i32, offset: i64) -> Option<u64> {
+        first_past(self.stable.get(&partition)?, offset)
+    }
+
+    /// First sight of a high watermark past `offset`.
+    pub fn high_at(&self, partition: i32, offset: i64) -> Option<u64> {
+        first_past(self.high.get(&partition)?, offset)
+    }
+
+    /// The last stable offset as of a time; 0 before the first sight.
+    pub fn stable_end(&self, partition: i32, at_ns: u64) -> i64 {
+        as_of(self.stable.get(&partition), at_ns)
+    }
+
+    pub fn high_end(&self, partition: i32, at_ns: u64) -> i64 {
+        as_of(self.high.get(&partition), at_ns)
+    }
+}
+
+fn first_past(steps: &[(u64, i64)], offset: i64) -> Option<u64> {
+    let i = steps.partition_point(|(_, end)| *end <= offset);
+    steps.get(i).map(|(at, _)| *at)
+}
+
+fn as_of(steps: Option<&Vec<(u64, i64)>>, at_ns: u64) -> i64 {
+    let Some(steps) = steps else { return 0 };
+    let i = steps.partition_point(|(at, _)| *at <= at_ns);
+    i.checked_sub(1).map_or(0, |i| steps[i].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{self, Mutation};
+
+    #[test]
+    fn accepts_good_histories() {
+        fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects(&PROPERTY, &[Mutation::ReadAborted, Mutation::SkipCommitted, Mutation::FlipMarker]);
+    }
+
+    #[test]
+    fn rejects_a_judgement_of_what_is_not_stable() {
+        let mut history = fixture::job();
+        for entry in &mut history.decisions {
+            if matches!(entry.decision, Decision::Judge { .. }) {
+                entry.at_ns = Some(0);
+            }
+        }
+        assert!(!PROPERTY.check(&Context::new(&history)).violations().is_empty());
+    }
+}

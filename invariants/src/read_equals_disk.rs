@@ -1,0 +1,91 @@
+//! **read-equals-disk.** What the final read returns is what the disks hold, record for record, decoded by two decoders.
+//!
+//! Source: the design's rule that a fetch bug cannot hide a log bug.
+//!
+//! Not claimed: anything past the high watermark of the read, or of partitions that only one of the two has.
+
+use history::{Flush, LogRecord, LogSource, Verdict};
+
+use crate::{Context, Kind, Property, Violations};
+
+pub(crate) const PROPERTY: Property = Property {
+    name: "read-equals-disk",
+    statement: "the final read and the disk images hold the same records",
+    source: "two decoders of one log",
+    kind: Kind::Safety,
+    check,
+};
+
+fn check(context: &Context<'_>) -> Verdict {
+    let mut found = Violations::of(&PROPERTY);
+    for disk in &context.history.logs {
+        let LogSource::Disk { node } = disk.source else { continue };
+        let Some(raw) = context.raw().get(&(disk.topic.as_str(), disk.partition)) else { continue };
+        let place = format!("{}-{} on node {node}", disk.topic, disk.partition);
+        let start = disk.log_start_offset.max(raw.log.log_start_offset);
+        let high = raw.log.high_watermark.unwrap_or(raw.log.log_end_offset);
+        let end = match context.history.facts.flush {
+            Flush::Fsync => high,
+            // What was never flushed may be missing from an image of the platters.
+            Flush::PageCache => high.min(disk.log_end_offset),
+        };
+        let within = |records: &'_ [LogRecord]| -> (usize, usize) {
+            (records.partition_point(|r| r.offset < start), records.partition_point(|r| r.offset < end))
+        };
+        let (a, b) = (within(&raw.log.records), within(&disk.records));
+        let mut read = raw.log.records[a.0..a.1].iter().peekable();
+        let mut held = disk.records[b.0..b.1].iter().peekable();
+        loop {
+            let (r, d) = (read.peek().copied(), held.peek().copied());
+            match (r, d) {
+                (None, None) => break,
+                (Some(r), Some(d)) if r.offset == d.offset => {
+                    if r != d {
+                        let witness = format!("{place} offset {}: read {r:?}, disk {d:?}", r.offset);
+                        found.add(context.op_of(d).or(context.op_of(r)), "the read and the disk differ", witness);
+                    }
+                    read.next();
+                    held.next();
+                }
+                (Some(r), d) if d.is_none_or(|d| r.offset < d.offset) => {
+                    let witness = format!("{place} offset {}", r.offset);
+                    found.add(context.op_of(r), "a record is read that the disk has not", witness);
+                    read.next();
+                }
+                (_, Some(d)) => {
+                    let witness = format!("{place} offset {}", d.offset);
+                    found.add(context.op_of(d), "a record is on the disk that is not read", witness);
+                    held.next();
+                }
+                (Some(_), None) => unreachable!("the guard above takes it"),
+            }
+        }
+    }
+    found.verdict()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{self, Mutation};
+
+    #[test]
+    fn accepts_good_histories() {
+        fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects(
+            &PROPERTY,
+            &[
+                Mutation::Drop,
+                Mutation::Duplicate,
+                Mutation::Swap,
+                Mutation::Shift,
+                Mutation::DropFromDisk,
+                Mutation::ChangeValue,
+            ],
+        );
+    }
+}
