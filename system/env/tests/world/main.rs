@@ -2,5 +2,13 @@
 
 extern crate streamproof_env as env;
 
+mod clock;
+mod crash_point;
+mod determinism;
+mod disk;
+mod draws;
 mod life;
+mod net;
 mod support;
+mod timers;
+mod wal;
