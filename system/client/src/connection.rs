@@ -1,5 +1,5 @@
 //! One connection to one broker: versions negotiated, requests pipelined in the order they were submitted, responses
-//! matched by correlation id. A response that does not come within the request's time-out closes the connection, since
+//! matched in order by correlation id. A response that does not come within the request's time-out closes the connection, since
 //! the broker answers in order and nothing after it can be trusted to come.
 //!
 //! Two tasks, one that writes and one that reads, live as long as the handle. Once closed it stays closed: all requests
@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,11 +40,13 @@ struct Shared {
     versions: BTreeMap<i16, (i16, i16)>,
     features: BTreeMap<String, i16>,
     next_correlation_id: i32,
-    pending: BTreeMap<i32, Pending>,
+    /// In the order they were submitted, which is the order of the responses.
+    pending: VecDeque<Pending>,
     closed: Option<Cow<'static, str>>,
 }
 
 struct Pending {
+    correlation_id: i32,
     api_key: ApiKey,
     version: i16,
     reply: oneshot::Sender<Result<ResponseBody, CallError>>,
@@ -165,7 +167,7 @@ impl Connection {
             let frame = request::encode(version, id, Some(&self.client_id), body)
                 .map_err(|e| CallError::NotSent(e.to_string().into()))?;
             shared.next_correlation_id = id.wrapping_add(1);
-            shared.pending.insert(id, Pending { api_key: body.api_key(), version, reply });
+            shared.pending.push_back(Pending { correlation_id: id, api_key: body.api_key(), version, reply });
             frame
         };
         // A writer that is gone has closed the connection, and with it this request.
@@ -203,7 +205,7 @@ fn close(shared: &Rc<RefCell<Shared>>, reason: impl Into<Cow<'static, str>>) {
         std::mem::take(&mut shared.pending)
     };
     let reason = shared.borrow().closed.clone().unwrap_or_default();
-    for (_, request) in pending {
+    for request in pending {
         let _ = request.reply.send(Err(CallError::Lost(reason.clone())));
     }
 }
@@ -253,8 +255,10 @@ async fn read_loop(mut reader: ReadHalf, mut decoder: FrameDecoder, shared: Rc<R
 
 fn complete(shared: &Rc<RefCell<Shared>>, frame: Bytes) -> Result<(), String> {
     let id = response::correlation_id(&frame).map_err(|e| e.to_string())?;
-    let Some(pending) = shared.borrow_mut().pending.remove(&id) else {
-        return Err(format!("response to unknown request {id}"));
+    // A broker answers in order. One that leaves a request out would let a sixth batch of a partition be sent while the
+    // first is unanswered, and could not recognise the first when it is repeated.
+    let Some(pending) = shared.borrow_mut().pending.pop_front_if(|p| p.correlation_id == id) else {
+        return Err(format!("response {id} is not the next one"));
     };
     match response::decode(pending.api_key, pending.version, frame) {
         Ok((_, body)) => {

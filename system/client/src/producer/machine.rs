@@ -491,7 +491,9 @@ impl<T> Machine<T> {
             return partition.in_flight.front().is_none_or(|lowest| lowest.id > front.id);
         }
         let identified = matches!(self.identity, Identity::None | Identity::Known(_));
-        let in_order = partition.in_flight.iter().all(|b| b.attempts == 1);
+        // The bound is that of a broker's requests, too; it matters here when the leader moves.
+        let in_order = partition.in_flight.len() < self.settings.max_in_flight
+            && partition.in_flight.iter().all(|b| b.attempts == 1);
         let added = self.txn.as_ref().is_none_or(|txn| txn.may_produce(tp));
         identified && in_order && added
     }
