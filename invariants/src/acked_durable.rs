@@ -29,9 +29,9 @@ fn check(context: &Context<'_>) -> Verdict {
             disks.entry((&log.topic, log.partition)).or_default().push(log);
         }
     }
-    let disk_index: BTreeMap<(&str, i32), BTreeMap<OpId, &LogRecord>> =
+    let disk_index: BTreeMap<(&str, i32), Index<'_>> =
         disks.iter().map(|(at, logs)| (*at, index(context, logs.iter().copied()))).collect();
-    let read_index: BTreeMap<(&str, i32), BTreeMap<OpId, &LogRecord>> =
+    let read_index: BTreeMap<(&str, i32), Index<'_>> =
         context.raw().iter().map(|(at, raw)| (*at, index(context, std::iter::once(raw.log)))).collect();
     let mut unread = None;
     for (i, op) in history.ops.iter().enumerate() {
@@ -48,7 +48,7 @@ fn check(context: &Context<'_>) -> Verdict {
         }
         for (reader, index) in [("the final read", read_index.get(&at)), ("every disk", disk_index.get(&at))] {
             let Some(index) = index else { continue };
-            match index.get(&OpId(i)) {
+            match index.binary_search_by_key(&OpId(i), |(op, _)| *op).ok().map(|at| index[at].1) {
                 None => found.add(Some(OpId(i)), format!("an acknowledged record is missing from {reader}"), name()),
                 Some(record) => {
                     if offset.is_some_and(|told| told != record.offset) {
@@ -71,13 +71,16 @@ fn check(context: &Context<'_>) -> Verdict {
     }
 }
 
+/// Sorted by operation.
+type Index<'a> = Vec<(OpId, &'a LogRecord)>;
+
 /// Records by the operation that wrote them. Of several (a duplicate), the first.
-fn index<'a>(context: &Context<'_>, logs: impl Iterator<Item = &'a PartitionLog>) -> BTreeMap<OpId, &'a LogRecord> {
+fn index<'a>(context: &Context<'_>, logs: impl Iterator<Item = &'a PartitionLog>) -> Index<'a> {
     let mut pairs: Vec<(OpId, &LogRecord)> =
         logs.flat_map(|log| &log.records).filter_map(|r| context.op_of(r).map(|op| (op, r))).collect();
     pairs.sort_by_key(|(op, record)| (*op, record.offset));
     pairs.dedup_by_key(|(op, _)| *op);
-    pairs.into_iter().collect()
+    pairs
 }
 
 #[cfg(test)]

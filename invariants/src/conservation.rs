@@ -34,16 +34,17 @@ fn check(context: &Context<'_>) -> Verdict {
     found.verdict()
 }
 
-pub(crate) fn judge(evidence: &Evidence, replay: &Replay, found: &mut Violations) {
+pub(crate) fn judge(evidence: &Evidence<'_>, replay: &Replay, found: &mut Violations) {
     let late = side(evidence, evidence.late.as_deref(), &evidence.job.sink.late_topic, found);
     let dead = side(evidence, evidence.dead.as_deref(), &evidence.job.sink.dlq_topic, found);
-    let accepted: BTreeMap<(i32, i64), Class> =
-        replay.judged.iter().map(|r| ((r.partition, r.offset), r.class)).collect();
+    let mut accepted: Vec<(i32, i64)> =
+        replay.judged.iter().filter(|r| r.class != Class::Late).map(|r| (r.partition, r.offset)).collect();
+    accepted.sort_unstable();
     for (partition, records) in &evidence.input {
         let position = replay.positions.get(partition).copied().unwrap_or(0);
         for record in records.iter().take_while(|r| r.offset < position) {
             let place = (*partition, record.offset);
-            let is_accepted = accepted.get(&place).is_some_and(|class| *class != Class::Late);
+            let is_accepted = accepted.binary_search(&place).is_ok();
             let is_late = late.as_ref().map(|late| late.contains_key(&place));
             let is_dead = dead.as_ref().map(|dead| dead.contains_key(&place));
             // Where a topic is not at hand it is given the benefit of the doubt.
@@ -93,7 +94,7 @@ pub(crate) fn judge(evidence: &Evidence, replay: &Replay, found: &mut Violations
 
 /// A side topic by the source record that each names.
 fn side<'a>(
-    evidence: &Evidence,
+    evidence: &Evidence<'_>,
     topic: Option<&'a [Published]>,
     name: &str,
     found: &mut Violations,

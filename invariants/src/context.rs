@@ -12,15 +12,18 @@ use crate::evidence::Evidence;
 /// Shared by all checks of one history.
 pub struct Context<'a> {
     pub history: &'a History,
-    ops: BTreeMap<(u32, u64), OpId>,
+    /// Sorted.
+    ops: Vec<((u32, u64), OpId)>,
     raw: BTreeMap<(&'a str, i32), RawLog<'a>>,
-    evidence: OnceCell<Option<Result<(Evidence, Replay), String>>>,
+    evidence: OnceCell<Option<Result<(Evidence<'a>, Replay), String>>>,
 }
 
 /// A raw final read, with the fate of each of its records.
 pub(crate) struct RawLog<'a> {
     pub log: &'a PartitionLog,
     pub fates: Vec<Fate>,
+    /// The operation that wrote each.
+    pub ops: Vec<Option<OpId>>,
 }
 
 /// What became of a record.
@@ -45,16 +48,19 @@ impl Fate {
 
 impl<'a> Context<'a> {
     pub fn new(history: &'a History) -> Context<'a> {
-        let ops = history.ops.iter().enumerate().map(|(i, op)| ((op.client, op.n), OpId(i))).collect();
-        let raw = history
-            .logs_from(&LogSource::ReadUncommitted)
-            .map(|log| ((log.topic.as_str(), log.partition), RawLog { log, fates: fates(&log.records) }))
-            .collect();
-        Context { history, ops, raw, evidence: OnceCell::new() }
+        let mut ops: Vec<_> = history.ops.iter().enumerate().map(|(i, op)| ((op.client, op.n), OpId(i))).collect();
+        ops.sort_unstable();
+        let mut context = Context { history, ops, raw: BTreeMap::new(), evidence: OnceCell::new() };
+        for log in history.logs_from(&LogSource::ReadUncommitted) {
+            let ops = log.records.iter().map(|r| context.op_of(r)).collect();
+            let raw = RawLog { log, fates: fates(&log.records), ops };
+            context.raw.insert((&log.topic, log.partition), raw);
+        }
+        context
     }
 
     pub(crate) fn op(&self, client: u32, n: u64) -> Option<OpId> {
-        self.ops.get(&(client, n)).copied()
+        self.ops.binary_search_by_key(&(client, n), |(id, _)| *id).ok().map(|i| self.ops[i].1)
     }
 
     /// The operation that wrote a record.
@@ -72,7 +78,7 @@ impl<'a> Context<'a> {
     }
 
     /// The job's evidence and its replay; `None` if no job ran, an error if the history lacks what it needs.
-    pub(crate) fn evidence(&self) -> Option<Result<&(Evidence, Replay), &str>> {
+    pub(crate) fn evidence(&self) -> Option<Result<&(Evidence<'a>, Replay), &str>> {
         let made = self.evidence.get_or_init(|| {
             let job = self.history.facts.job.as_ref()?;
             Some(Evidence::from_history(self, job).map(|evidence| {

@@ -2,6 +2,7 @@
 //!
 //! Made from a history here, or by the command line from files or a live cluster's topics.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use history::{Blob, DecisionEntry, Header, OpId};
@@ -16,7 +17,7 @@ use crate::chain::{Chain, Marker};
 
 /// Everything that a run of one job left.
 #[derive(Debug, Clone)]
-pub struct Evidence {
+pub struct Evidence<'a> {
     pub job: JobSpec,
     /// Committed records of the source topic, by partition, in order of offset.
     pub(crate) input: BTreeMap<i32, Vec<SourceRecord>>,
@@ -27,7 +28,7 @@ pub struct Evidence {
     /// Committed records of the dead-letter topic; `None` if they are not at hand.
     pub dead: Option<Vec<Published>>,
     /// `None`: a foreign engine, or a job that logs none.
-    pub decisions: Option<Vec<DecisionEntry>>,
+    pub decisions: Option<Cow<'a, [DecisionEntry]>>,
     /// Records of the epochs topic with their transactions' fate; `None`: the barriers of the decisions, which a
     /// `read_committed` reader got, stand for them.
     pub markers: Option<Vec<Marker>>,
@@ -60,9 +61,9 @@ pub struct Published {
     pub headers: Vec<Header>,
 }
 
-impl Evidence {
+impl<'a> Evidence<'a> {
     /// Evidence with the input and output only; the other fields may be set afterwards.
-    pub fn new(job: JobSpec, input: BTreeMap<i32, Vec<SourceRecord>>, rows: Vec<Published>) -> Evidence {
+    pub fn new(job: JobSpec, input: BTreeMap<i32, Vec<SourceRecord>>, rows: Vec<Published>) -> Evidence<'a> {
         let split = |records: &Vec<SourceRecord>| {
             SplitLog::new(
                 records.iter().map(|r| SplitRecord { offset: r.offset, decoded: r.decoded.clone() }).collect(),
@@ -86,15 +87,15 @@ impl Evidence {
         }
     }
 
-    pub(crate) fn from_history(context: &Context<'_>, job: &JobSpec) -> Result<Evidence, String> {
+    pub(crate) fn from_history(context: &Context<'a>, job: &JobSpec) -> Result<Evidence<'a>, String> {
         let facts = &context.history.facts;
         let mut input = BTreeMap::new();
         for (partition, raw) in context.raw_topic(&job.source.topic) {
-            let visible = raw.log.records.iter().zip(&raw.fates).filter(|(_, fate)| fate.is_visible());
+            let visible = (0..raw.log.records.len()).filter(|i| raw.fates[*i].is_visible());
             let records = visible
-                .map(|(r, _)| {
-                    let op = context.op_of(r);
-                    SourceRecord::decode(job, r.offset, r.key.clone(), r.value.clone(), op)
+                .map(|i| {
+                    let r = &raw.log.records[i];
+                    SourceRecord::decode(job, r.offset, r.key.clone(), r.value.clone(), raw.ops[i])
                 })
                 .collect();
             input.insert(partition, records);
@@ -122,7 +123,7 @@ impl Evidence {
         let mut evidence = Evidence::new(job.clone(), input, rows);
         evidence.late = Some(published(&job.sink.late_topic)?);
         evidence.dead = Some(published(&job.sink.dlq_topic)?);
-        evidence.decisions = Some(context.history.decisions.clone());
+        evidence.decisions = Some(Cow::Borrowed(&context.history.decisions));
         evidence.markers = Some(Marker::from_topic(context, &job.epochs_topic())?);
         evidence.tasks = facts.tasks.clone();
         evidence.drained = facts.drained;

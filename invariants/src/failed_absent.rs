@@ -21,10 +21,10 @@ pub(crate) const PROPERTY: Property = Property {
 fn check(context: &Context<'_>) -> Verdict {
     let mut found = Violations::of(&PROPERTY);
     for ((topic, partition), raw) in context.raw() {
-        for record in &raw.log.records {
+        for (record, id) in raw.log.records.iter().zip(&raw.ops) {
             let Some((client, n)) = record.op() else { continue };
             let place = || format!("{topic}-{partition} offset {}, client {client} operation {n}", record.offset);
-            let Some(id) = context.op(client, n) else {
+            let Some(id) = *id else {
                 found.add(None, "a record names an operation that was never invoked", place());
                 continue;
             };

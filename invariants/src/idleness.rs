@@ -74,7 +74,7 @@ fn check(context: &Context<'_>) -> Verdict {
 #[allow(clippy::too_many_arguments)]
 fn idle(
     context: &Context<'_>,
-    evidence: &Evidence,
+    evidence: &Evidence<'_>,
     times: &StableTimes,
     p: i32,
     position: i64,
@@ -122,7 +122,7 @@ fn with_drift(ns: u64, ppm: u32) -> u64 {
 /// Rule 22b at `t`, the end of a stretch without faults.
 fn quiet(
     context: &Context<'_>,
-    evidence: &Evidence,
+    evidence: &Evidence<'_>,
     replay: &Replay,
     times: &StableTimes,
     t: u64,
@@ -176,7 +176,7 @@ fn quiet(
 
 #[allow(clippy::too_many_arguments)]
 fn splits_are_current(
-    evidence: &Evidence,
+    evidence: &Evidence<'_>,
     times: &StableTimes,
     point: &Point,
     task: &str,

@@ -4,9 +4,9 @@
 //!
 //! Not claimed: anything of producers without idempotence, or that the record is there at all.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use history::{LogSource, OpId, OpKind, Verdict};
+use history::{LogSource, OpKind, Verdict};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -20,25 +20,28 @@ pub(crate) const PROPERTY: Property = Property {
 
 fn check(context: &Context<'_>) -> Verdict {
     let mut found = Violations::of(&PROPERTY);
-    let sources: std::collections::BTreeSet<&LogSource> =
+    let sources: BTreeSet<&LogSource> =
         context.history.logs.iter().map(|log| &log.source).filter(|s| **s != LogSource::ReadCommitted).collect();
     for source in sources {
-        let mut seen: BTreeMap<OpId, (&str, i32, i64)> = BTreeMap::new();
+        let mut places = Vec::new();
         for log in context.history.logs_from(source) {
             for record in &log.records {
                 let Some(id) = context.op_of(record) else { continue };
-                let op = &context.history.ops[id.0];
-                if !matches!(op.kind, OpKind::Produce { idempotent: true, .. }) {
-                    continue;
+                if matches!(context.history.ops[id.0].kind, OpKind::Produce { idempotent: true, .. }) {
+                    places.push((id, log.topic.as_str(), log.partition, record.offset));
                 }
-                let here = (log.topic.as_str(), log.partition, record.offset);
-                if let Some((topic, partition, offset)) = seen.insert(id, here) {
-                    let witness = format!(
-                        "client {} operation {}: {topic}-{partition} offset {offset} and {}-{} offset {} ({source:?})",
-                        op.client, op.n, here.0, here.1, here.2
-                    );
-                    found.add(Some(id), "one record is in the log twice", witness);
-                }
+            }
+        }
+        places.sort_unstable();
+        for pair in places.windows(2) {
+            let (first, second) = (pair[0], pair[1]);
+            if first.0 == second.0 {
+                let op = &context.history.ops[first.0.0];
+                let witness = format!(
+                    "client {} operation {}: {}-{} offset {} and {}-{} offset {} ({source:?})",
+                    op.client, op.n, first.1, first.2, first.3, second.1, second.2, second.3
+                );
+                found.add(Some(first.0), "one record is in the log twice", witness);
             }
         }
     }

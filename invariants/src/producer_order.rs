@@ -26,11 +26,11 @@ fn check(context: &Context<'_>) -> Verdict {
     for ((topic, partition), raw) in context.raw() {
         let mut sent: BTreeMap<(u32, i64), (u64, i64)> = BTreeMap::new();
         let mut sequences: BTreeMap<(i64, i16), (i32, i64)> = BTreeMap::new();
-        for record in &raw.log.records {
+        for (record, id) in raw.log.records.iter().zip(&raw.ops) {
             if record.control.is_some() || record.producer_id < 0 {
                 continue;
             }
-            let id = context.op_of(record);
+            let id = *id;
             let mut skipped = None;
             if let Some((client, n)) = record.op()
                 && is_idempotent(context, id)

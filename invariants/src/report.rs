@@ -33,7 +33,7 @@ impl Report {
 
 /// Judges rows, late and dead-letter records against the input. With decisions: rules 22, 22a, 22c and 23. Without: the
 /// sandwich of rule 22's last part.
-pub fn check_rows(evidence: &Evidence) -> Report {
+pub fn check_rows(evidence: &Evidence<'_>) -> Report {
     let mut report = Report {
         rows: evidence.rows().len(),
         records: evidence.input.values().map(Vec::len).sum(),

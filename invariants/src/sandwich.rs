@@ -28,7 +28,7 @@ struct Bounds<'a> {
 }
 
 /// Adds what is wrong to `found` and returns what cannot be decided.
-pub(crate) fn judge(evidence: &Evidence, found: &mut Violations) -> Vec<String> {
+pub(crate) fn judge(evidence: &Evidence<'_>, found: &mut Violations) -> Vec<String> {
     let mut windows: BTreeMap<(&str, Window), Bounds<'_>> = BTreeMap::new();
     let late = late_places(evidence, found);
     for (partition, records) in &evidence.input {
@@ -64,7 +64,7 @@ pub(crate) fn judge(evidence: &Evidence, found: &mut Violations) -> Vec<String> 
 }
 
 fn judge_window(
-    evidence: &Evidence,
+    evidence: &Evidence<'_>,
     key: &str,
     window: Window,
     bounds: &Bounds<'_>,
@@ -127,7 +127,7 @@ fn judge_window(
 }
 
 /// The highest W at which a record can have been judged.
-fn highest(evidence: &Evidence, partition: i32, offset: i64) -> Watermark {
+fn highest(evidence: &Evidence<'_>, partition: i32, offset: i64) -> Watermark {
     let bound = evidence.job.watermark.out_of_orderness_ms;
     let splits = evidence.splits();
     let own = splits.get(&partition).map_or(Watermark::MIN, |log| log.watermark_at(offset - 1, bound));
@@ -138,7 +138,7 @@ fn highest(evidence: &Evidence, partition: i32, offset: i64) -> Watermark {
     others.fold(own, Watermark::max)
 }
 
-fn late_places(evidence: &Evidence, found: &mut Violations) -> Option<BTreeSet<(i32, i64)>> {
+fn late_places(evidence: &Evidence<'_>, found: &mut Violations) -> Option<BTreeSet<(i32, i64)>> {
     let mut places = BTreeSet::new();
     for published in evidence.late.as_ref()? {
         match published.source() {
@@ -156,7 +156,7 @@ fn late_places(evidence: &Evidence, found: &mut Violations) -> Option<BTreeSet<(
 }
 
 /// The newest pane of each window (accumulating).
-fn newest<'a>(evidence: &'a Evidence, found: &mut Violations) -> BTreeMap<(&'a str, i64, i64), &'a Row> {
+fn newest<'a>(evidence: &'a Evidence<'_>, found: &mut Violations) -> BTreeMap<(&'a str, i64, i64), &'a Row> {
     let rows = evidence.parsed_rows();
     let mut newest: BTreeMap<(&str, i64, i64), &Row> = BTreeMap::new();
     for (row, place) in rows {

@@ -23,7 +23,10 @@ type Inputs = BTreeMap<Input, Watermark>;
 
 fn check(context: &Context<'_>) -> Verdict {
     let decisions = &context.history.decisions;
-    let mut order: Vec<usize> = (0..decisions.len()).collect();
+    let is_about_w = |i: &usize| {
+        matches!(decisions[*i].decision, Decision::Open { .. } | Decision::Advance { .. } | Decision::Barrier { .. })
+    };
+    let mut order: Vec<usize> = (0..decisions.len()).filter(is_about_w).collect();
     order.sort_by_key(|i| (decisions[*i].generation, &decisions[*i].task, decisions[*i].seq));
     let mut found = Violations::of(&PROPERTY);
     let mut now: BTreeMap<(u64, &str), Inputs> = BTreeMap::new();

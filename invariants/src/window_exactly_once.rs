@@ -46,7 +46,7 @@ fn check(context: &Context<'_>) -> Verdict {
 }
 
 /// Everything but the order of markers and barriers in time.
-pub(crate) fn judge(evidence: &Evidence, replay: &Replay, chain: &Chain, found: &mut Violations) {
+pub(crate) fn judge(evidence: &Evidence<'_>, replay: &Replay, chain: &Chain, found: &mut Violations) {
     for (message, witness) in &chain.problems {
         found.add(None, message, witness);
     }
@@ -60,7 +60,7 @@ pub(crate) fn judge(evidence: &Evidence, replay: &Replay, chain: &Chain, found: 
     }
 }
 
-fn add_problem(evidence: &Evidence, problem: &Problem, found: &mut Violations) {
+fn add_problem(evidence: &Evidence<'_>, problem: &Problem, found: &mut Violations) {
     let op = problem.record.and_then(|(p, o)| evidence.source(p, o)).and_then(|r| r.op);
     let place = match problem.record {
         Some((p, o)) => format!("record {o} of split {p}; {}", problem.witness),
@@ -82,7 +82,7 @@ fn identity(row: &Row) -> Identity {
 }
 
 impl Output {
-    fn read(evidence: &Evidence, found: &mut Violations) -> Output {
+    fn read(evidence: &Evidence<'_>, found: &mut Violations) -> Output {
         let mut rows: BTreeMap<Identity, (Row, String)> = BTreeMap::new();
         for ((row, _), published) in evidence.parsed_rows().zip(evidence.rows()) {
             let row = match row {
@@ -130,7 +130,7 @@ impl Output {
     }
 
     /// Rule 22's last sentence: without any recorded W.
-    fn against_batch(&self, evidence: &Evidence, found: &mut Violations) {
+    fn against_batch(&self, evidence: &Evidence<'_>, found: &mut Violations) {
         let valid = evidence.input.iter().flat_map(|(p, records)| {
             records.iter().filter_map(|r| r.decoded.as_ref().ok().map(|event| (*p, r.offset, event)))
         });

@@ -269,20 +269,18 @@ impl<'a> Walk<'a> {
 
     /// Each valid record below the last committed positions is judged once.
     fn all_is_judged(&mut self) {
-        let mut judged: BTreeSet<(i32, i64)> = BTreeSet::new();
-        let mut twice = Vec::new();
-        for record in &self.out.judged {
-            if !judged.insert((record.partition, record.offset)) {
-                twice.push((record.entry, (record.partition, record.offset)));
-            }
-        }
-        for (entry, record) in twice {
-            self.problem("22", entry, Some(record), "judged in two committed epochs");
+        let mut judged: Vec<((i32, i64), usize)> =
+            self.out.judged.iter().map(|r| ((r.partition, r.offset), r.entry)).collect();
+        judged.sort_unstable();
+        for pair in judged.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            self.problem("22", pair[1].1, Some(pair[1].0), "judged in two committed epochs");
         }
         for (partition, position) in self.out.positions.clone() {
             let Some(log) = self.splits.get(&partition) else { continue };
             for record in log.range(0, position - 1) {
-                if record.decoded.is_ok() && !judged.contains(&(partition, record.offset)) {
+                if record.decoded.is_ok()
+                    && judged.binary_search_by_key(&(partition, record.offset), |(place, _)| *place).is_err()
+                {
                     self.out.problems.push(Problem {
                         rule: "22",
                         message: "never judged in a committed epoch, though below its positions".into(),
