@@ -19,7 +19,10 @@ const EARLIEST_LOCAL: i64 = -4;
 /// Neither timestamp nor offset nor epoch.
 const NONE: i64 = -1;
 
-pub(crate) async fn handle(context: Rc<Context>, _version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
+/// Answers carry the leader epoch from this version on.
+const LEADER_EPOCHS: i16 = 4;
+
+pub(crate) async fn handle(context: Rc<Context>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let mut topics = Vec::new();
     for topic in request.topics {
@@ -32,6 +35,7 @@ pub(crate) async fn handle(context: Rc<Context>, _version: i16, request: ListOff
             let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
             partitions.push(match answer {
                 Ok((timestamp, offset, epoch)) => {
+                    let epoch = if version >= LEADER_EPOCHS { epoch } else { NONE as i32 };
                     response.with_timestamp(timestamp).with_offset(offset).with_leader_epoch(epoch)
                 }
                 Err(error) => response

@@ -154,9 +154,7 @@ pub fn decode(frame: Bytes) -> Result<Request, DecodeError> {
     let header = RequestHeader::decode(&mut buf, api::request_header_version(api_key, version))
         .map_err(|e| Malformed::new(e.to_string()))?;
     let body = RequestBody::decode(api_key, version, &mut buf)?;
-    if buf.has_remaining() {
-        return Err(Malformed::new(format!("{} bytes after the message", buf.remaining())).into());
-    }
+    // Bytes after the message are let be, as Kafka does: librdkafka's Metadata of version 9 and later ends in some.
     let client_id = header.client_id.map(|id| id.as_str().to_owned());
     Ok(Request { version, correlation_id, client_id, body })
 }
