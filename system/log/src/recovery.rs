@@ -59,7 +59,7 @@ struct Listing {
 }
 
 pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Result<(State, Recovery), LogError> {
-    create_durably(dir).await?;
+    disk::create_dir_all(dir).await.map_err(LogError::storage("create", dir))?;
     let listing = list(dir).await?;
     for orphan in &listing.orphans {
         disk::remove_file(orphan).await.map_err(LogError::storage("remove", orphan))?;
@@ -67,6 +67,7 @@ pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Resu
     let mut state = State::empty(dir.to_owned(), config);
     let mut recovery = Recovery::default();
     let Some(&start) = listing.segments.first() else {
+        sync_ancestors(dir).await?;
         state.segments.push(Segment::create(dir, 0).await?);
         disk::sync_dir(dir).await.map_err(LogError::storage("sync", dir))?;
         recovery.segments = 1;
@@ -127,22 +128,18 @@ pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Resu
     Ok((state, recovery))
 }
 
-/// Makes the directory, and its name in every directory above that was made, durable.
-async fn create_durably(dir: &Path) -> Result<(), LogError> {
-    let mut missing = Vec::new();
+/// Makes the names of `dir` and of every directory above it durable. Done before a log's first segment is made, whoever
+/// made the directories: an earlier start may have died between making and syncing them, and now they look as if they
+/// had always been there. Once a segment exists, this was done.
+async fn sync_ancestors(dir: &Path) -> Result<(), LogError> {
     let mut at = dir;
-    while !disk::exists(at).await.map_err(LogError::storage("look for", at))? {
-        missing.push(at);
-        match at.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => at = parent,
-            _ => break,
+    while let Some(parent) = at.parent().filter(|p| !p.as_os_str().is_empty()) {
+        match disk::sync_dir(parent).await {
+            // Not ours to read, so not ours to have made.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {}
+            result => result.map_err(LogError::storage("sync", parent))?,
         }
-    }
-    disk::create_dir_all(dir).await.map_err(LogError::storage("create", dir))?;
-    for made in missing.iter().rev() {
-        if let Some(parent) = made.parent().filter(|p| !p.as_os_str().is_empty()) {
-            disk::sync_dir(parent).await.map_err(LogError::storage("sync", parent))?;
-        }
+        at = parent;
     }
     Ok(())
 }
