@@ -296,6 +296,32 @@ fn nothing_acknowledged_is_lost_when_power_goes_around_any_disk_operation() {
     }
 }
 
+/// 1. appended, not synced; 2. process crash, the page cache stays; 3. restart, readers see it; 4. power loss.
+#[test]
+fn what_a_restart_shows_is_durable() {
+    for seed in 0..40 {
+        let done = on_seed(Config::new(seed, seed), |world| async move {
+            let (node, atlas) = add(&world, Flush::Fsync);
+            let mut rng = seed::stream(seed, "harness", &[]);
+            for _ in 0..4 {
+                world.sleep(Duration::from_micros(rng.range(4_000, 12_000))).await;
+                world.crash(node);
+                let verified = atlas.borrow().verified;
+                world.restart(node);
+                for _ in 0..1_000 {
+                    world.sleep(Duration::from_micros(10)).await;
+                    if atlas.borrow().verified > verified {
+                        break;
+                    }
+                }
+                world.power_loss(node, PowerLaw::Lost);
+                world.restart(node);
+            }
+        });
+        done.unwrap_or_else(|failed| panic!("seed {seed}: {failed}"));
+    }
+}
+
 /// The canary's own test: without a flush, acknowledged batches do get lost, so the test above can see it.
 #[test]
 fn page_cache_acknowledgement_loses_what_it_acknowledged() {
