@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use env::node::When;
 use world::{Config, CrashPoint, LinkLaw, PowerLaw, Target, Then, on_seed};
@@ -11,10 +13,52 @@ use super::support::*;
 #[derive(Debug, Hash)]
 struct Pinged(#[allow(dead_code)] u64);
 
+/// Listens to every span and event at trace and formats what they carry, as a verbose run does.
+#[derive(Clone, Default)]
+struct Loud(Arc<AtomicU64>);
+
+impl tracing::Subscriber for Loud {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        let text = format!("{span:?} {:?}", std::time::SystemTime::now());
+        tracing::span::Id::from_u64(1 + self.0.fetch_add(text.len() as u64, Ordering::Relaxed))
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let text = format!("{event:?} {:?}", std::time::SystemTime::now());
+        self.0.fetch_add(text.len() as u64, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn logging_changes_nothing() {
+    for seed in 0..4 {
+        let loud = Loud::default();
+        assert_eq!(storm_with(seed, true, Some(loud.clone())), storm(seed, false), "seed {seed}");
+        assert!(loud.0.load(Ordering::Relaxed) > 100_000, "something was logged");
+    }
+}
+
 /// A ping-pong under every kind of fault; W.
 fn storm(seed: u64, record: bool) -> u64 {
+    storm_with(seed, record, None)
+}
+
+fn storm_with(seed: u64, record: bool, log: Option<Loud>) -> u64 {
     let law = LinkLaw { loss_ppm: 20_000, tail_ppm: 10_000, tail_max: ms(30), chop_ppm: 100_000, ..LinkLaw::LAN };
     let run = on_seed(Config { law, ..config(seed) }, |world| async move {
+        let _logging = log.map(tracing::subscriber::set_default);
         let heard = Rc::new(Cell::new(0u64));
         if record {
             let heard = heard.clone();
