@@ -155,7 +155,7 @@ mod simulated {
     }
 
     /// Runs a job over `crashes` (crash point label, role), then heals, drains and compares.
-    fn run(seed: u64, arm: impl Fn(&World, &Nodes) + Send + 'static) {
+    fn run(seed: u64, arm: impl Fn(&World, &Nodes) + Send + 'static) -> usize {
         let mut config = Config::new(seed, seed);
         config.sim_limit = Duration::from_secs(400);
         let finished = on_seed(config, move |world| async move {
@@ -169,13 +169,15 @@ mod simulated {
                 produce(&client, &job, part * 60..(part + 1) * 60).await;
                 env::time::sleep(Duration::from_millis(900)).await;
             }
+            support::FINISH.set(true);
+            // Into the drain with faults, out of it without.
+            env::time::sleep(Duration::from_secs(3)).await;
             world.heal_all();
             for node in [nodes.broker, nodes.coordinator, nodes.workers[0], nodes.workers[1]] {
                 if world.status(node) != world::Status::Up {
                     world.restart(node);
                 }
             }
-            support::FINISH.set(true);
             let drained = async {
                 while !support::DRAINED.get() {
                     env::time::sleep(Duration::from_millis(100)).await;
@@ -187,7 +189,7 @@ mod simulated {
             world.effects().iter().filter(|e| e.bit()).count()
         });
         match finished {
-            Ok(_) => {}
+            Ok(finished) => finished.value,
             Err(failed) => panic!("seed {seed}: {:?}", failed.why),
         }
     }
@@ -206,7 +208,7 @@ mod simulated {
 
     #[test]
     fn without_faults() {
-        run(1, |_, _| {});
+        assert_eq!(run(1, |_, _| {}), 0);
     }
 
     #[test]
@@ -218,6 +220,7 @@ mod simulated {
             ("coordinator", "checkpoint.store"),
             ("coordinator", "checkpoint.complete"),
             ("coordinator", "end_offsets.store"),
+            ("coordinator", "finish.send"),
             ("worker", "restore"),
             ("worker", "records.send"),
             ("worker", "watermark.send"),
@@ -231,11 +234,15 @@ mod simulated {
         ];
         for (i, (role, label)) in steps.into_iter().enumerate() {
             for when in [When::Before, When::After] {
-                run(100 + i as u64, move |world, _| {
-                    for nth in [2, 5] {
+                let bit = run(100 + i as u64, move |world, _| {
+                    // Some happen once an attempt, or once a job.
+                    let once =
+                        ["generation.store", "attempt.start", "end_offsets.store", "finish.send"].contains(&label);
+                    for nth in if once { 1..2 } else { 2..4 } {
                         world.arm(point(role, label, when, nth));
                     }
                 });
+                assert!(bit > 0, "{role} {label} {when:?} was never reached");
             }
         }
     }
