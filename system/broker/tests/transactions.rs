@@ -124,13 +124,14 @@ async fn workload(told: Shared) {
     for n in 1..=TRANSACTIONS {
         told.borrow_mut().tried = n;
         let outcome = transaction(&producer, n, n % 3 != 0).await;
-        let mut t = told.borrow_mut();
-        match outcome {
-            Ok(true) => t.committed.insert(n),
-            Ok(false) | Err(false) => t.aborted.insert(n),
-            Err(true) => t.unknown.insert(n),
-        };
-        drop(t);
+        {
+            let mut t = told.borrow_mut();
+            match outcome {
+                Ok(true) => t.committed.insert(n),
+                Ok(false) | Err(false) => t.aborted.insert(n),
+                Err(true) => t.unknown.insert(n),
+            };
+        }
         if outcome.is_err() {
             producer = producer_of().await;
         }
@@ -214,7 +215,7 @@ fn a_crash_at_any_step_leaves_transactions_whole() {
     for (i, label) in labels.into_iter().enumerate() {
         for when in [When::Before, When::After] {
             for nth in [1, 2, 3, 5, 8] {
-                let power = (nth + i as u64) % 2 == 0;
+                let power = (nth + i as u64).is_multiple_of(2);
                 let then = if power { Then::Power(PowerLaw::Any) } else { Then::Crash };
                 let (_, n) = run(nth * 100 + i as u64, |world| {
                     world.arm(CrashPoint {
@@ -245,7 +246,7 @@ fn crashes_at_any_disk_operation_leave_transactions_whole() {
                 world.arm(CrashPoint {
                     target: Target::Node("broker".into()),
                     label: ["disk.sync", "disk.write", "net.write"][(seed % 3) as usize].into(),
-                    when: if seed % 2 == 0 { When::Before } else { When::After },
+                    when: if seed.is_multiple_of(2) { When::Before } else { When::After },
                     nth: 3 + seed * 2 + n * 23,
                     partition: None,
                     then: Then::Power(PowerLaw::Any),
