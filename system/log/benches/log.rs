@@ -4,7 +4,7 @@
 //! `cargo bench -p streamproof-log`. Figures belong with the machine and file system they were taken on.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -59,9 +59,9 @@ fn log(c: &mut Criterion) {
     let config = LogConfig { segment_bytes: 256 << 20, tail_cache_bytes: 0, ..LogConfig::default() };
     for (name, flush_every) in [("append", None), ("append, fsync each MiB", Some(MIB))] {
         let work = async |mut log: Log| {
-            let start = Instant::now();
+            let start = clock::now();
             append(&mut log, &batch, flush_every).await;
-            start.elapsed()
+            clock::now() - start
         };
         group.bench_function(name, |b| b.iter_custom(|n| timed(n, work, &config)));
     }
@@ -70,14 +70,14 @@ fn log(c: &mut Criterion) {
         let work = async |mut log: Log| {
             append(&mut log, &batch, None).await;
             let (reader, end) = (log.reader(), log.end_offset());
-            let start = Instant::now();
+            let start = clock::now();
             let mut next = 0;
             while next < end {
                 let bytes = reader.read(next, MIB, Offset::MAX).await.expect("read");
                 next += (bytes.len() / batch.len() * 64) as Offset;
                 black_box(bytes);
             }
-            start.elapsed()
+            clock::now() - start
         };
         group.bench_function(name, |b| b.iter_custom(|n| timed(n, work, &config)));
     }
