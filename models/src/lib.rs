@@ -13,6 +13,7 @@ pub mod replay;
 pub mod row;
 pub mod spec;
 pub mod time;
+pub mod vector;
 pub mod window;
 
 pub use batch::batch;
