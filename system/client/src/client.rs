@@ -33,6 +33,13 @@ pub(crate) enum Lane {
     Own(u32),
 }
 
+/// The lanes given out so far, and those still in use.
+#[derive(Default)]
+struct Lanes {
+    last: u32,
+    open: BTreeSet<u32>,
+}
+
 /// The broker a connection goes to: one from the bootstrap list, or one that metadata names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Peer {
@@ -53,7 +60,7 @@ struct Inner {
     refreshes: RefCell<u64>,
     refreshing: Mutex<()>,
     coordinators: RefCell<BTreeMap<(CoordinatorType, String), i32>>,
-    lanes: RefCell<u32>,
+    lanes: RefCell<Lanes>,
     rng: RefCell<Chance>,
 }
 
@@ -142,13 +149,18 @@ impl Client {
     }
 
     pub(crate) fn new_lane(&self) -> Lane {
-        let mut next = self.0.lanes.borrow_mut();
-        *next += 1;
-        Lane::Own(*next)
+        let mut lanes = self.0.lanes.borrow_mut();
+        lanes.last += 1;
+        let lane = lanes.last;
+        lanes.open.insert(lane);
+        Lane::Own(lane)
     }
 
-    /// Closes the connections of a lane.
+    /// Closes the connections of a lane; none is opened for it any more.
     pub(crate) fn close_lane(&self, lane: Lane) {
+        if let Lane::Own(n) = lane {
+            self.0.lanes.borrow_mut().open.remove(&n);
+        }
         self.0.slots.borrow_mut().retain(|peer, _| peer.lane != lane);
     }
 
@@ -166,6 +178,11 @@ impl Client {
     }
 
     async fn connect_to(&self, peer: Peer) -> Result<Rc<Connection>, CallError> {
+        if let Lane::Own(n) = peer.lane
+            && !self.0.lanes.borrow().open.contains(&n)
+        {
+            return Err(CallError::NotSent("its owner is gone".into()));
+        }
         let slot = Rc::clone(self.0.slots.borrow_mut().entry(peer.clone()).or_default());
         let mut slot = slot.lock().await;
         if let Some(connection) = &*slot

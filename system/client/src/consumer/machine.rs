@@ -169,9 +169,11 @@ impl Machine {
         self.metadata = metadata;
     }
 
+    /// A refresh ended. One that left a partition without a leader counts as failed: the next waits longer.
     pub fn metadata_refreshed(&mut self, now: Instant, ok: bool) {
         self.asking_metadata = false;
         self.wants_metadata = false;
+        let ok = ok && self.partitions.keys().all(|tp| self.metadata.leader(tp).is_some());
         self.metadata_failures = if ok { 0 } else { self.metadata_failures.saturating_add(1) };
         self.metadata_retry_at = now + self.settings.backoff.base(self.metadata_failures);
     }

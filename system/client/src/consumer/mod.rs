@@ -251,7 +251,10 @@ impl Consumer {
         let now = env::clock::now();
         let mut machine = self.machine.borrow_mut();
         match event {
-            Event::Metadata { ok } => machine.metadata_refreshed(now, ok),
+            Event::Metadata { ok } => {
+                machine.set_metadata(self.client.metadata());
+                machine.metadata_refreshed(now, ok);
+            }
             Event::Fetched { node, sent_at, received_at, wanted, result } => {
                 machine.fetched(received_at, sent_at, node, wanted, result);
             }

@@ -221,7 +221,10 @@ impl Driver {
         let now = env::clock::now();
         let mut machine = self.shared.machine.borrow_mut();
         match event {
-            Event::Metadata { ok } => machine.metadata_refreshed(now, ok),
+            Event::Metadata { ok } => {
+                machine.set_metadata(self.shared.client.metadata());
+                machine.metadata_refreshed(now, ok);
+            }
             Event::Connected { node, connection } => {
                 machine.connected(now, node, connection.is_some());
                 match connection {

@@ -215,9 +215,13 @@ impl<T> Machine<T> {
         self.metadata = metadata;
     }
 
+    /// A refresh ended. One that left a partition without a leader counts as failed: the next waits longer.
     pub fn metadata_refreshed(&mut self, now: Instant, ok: bool) {
         self.need.asking = false;
         self.need.wanted = false;
+        let waiting =
+            |(tp, p): (&TopicPartition, &Partition<T>)| !p.queue.is_empty() && self.metadata.leader(tp).is_none();
+        let ok = ok && !self.partitions.iter().any(waiting);
         self.need.failures = if ok { 0 } else { self.need.failures.saturating_add(1) };
         self.need.retry_at = now + self.settings.backoff.base(self.need.failures);
     }
