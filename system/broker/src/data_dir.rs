@@ -61,7 +61,7 @@ impl DataDir {
                 let meta =
                     Meta { node_id: config.node_id, cluster_id: config.cluster_id.clone(), directory_id: fresh_id };
                 disk::replace(path.join(META), meta.format()).await.map_err(|e| storage("writing", e))?;
-                sync_ancestors(&path).await.map_err(|e| storage("syncing", e))?;
+                disk::sync_ancestors(&path).await.map_err(|e| storage("syncing", e))?;
                 fresh_id
             }
         };
@@ -84,19 +84,6 @@ async fn check_unused(path: &Path) -> Result<(), BrokerError> {
         Some(entry) => Err(BrokerError::Foreign { dir: path.to_owned(), found: entry.name }),
         None => Ok(()),
     }
-}
-
-/// Makes the names on the way to `path` durable, as far up as they can be synced.
-async fn sync_ancestors(path: &Path) -> io::Result<()> {
-    for dir in path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
-        match disk::sync_dir(dir).await {
-            Ok(()) => {}
-            // A directory above that we may not open was there before us.
-            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => break,
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 /// The contents of `meta.properties`.

@@ -204,6 +204,20 @@ pub async fn sync_dir(path: impl AsRef<Path>) -> io::Result<()> {
     blocking(move || std::fs::File::open(path)?.sync_all()).await
 }
 
+/// Makes the names of `path` and of every directory above it durable. Wanted before anything below `path` counts as
+/// durable, whoever made the directories: an earlier start may have died between making and syncing them, and now they
+/// look as if they had always been there.
+pub async fn sync_ancestors(path: impl AsRef<Path>) -> io::Result<()> {
+    for dir in path.as_ref().ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+        match sync_dir(dir).await {
+            // Not ours to open, so not ours to have made.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
 /// Replaces `path` by `data` atomically and durably: a temporary file beside it, synced, renamed, directory synced.
 pub async fn replace(path: impl AsRef<Path>, data: Bytes) -> io::Result<()> {
     let path: PathBuf = path.as_ref().to_owned();

@@ -67,7 +67,7 @@ pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Resu
     let mut state = State::empty(dir.to_owned(), config);
     let mut recovery = Recovery::default();
     let Some(&start) = listing.segments.first() else {
-        sync_ancestors(dir).await?;
+        disk::sync_ancestors(dir).await.map_err(LogError::storage("sync", dir))?;
         state.segments.push(Segment::create(dir, 0).await?);
         disk::sync_dir(dir).await.map_err(LogError::storage("sync", dir))?;
         recovery.segments = 1;
@@ -126,22 +126,6 @@ pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Resu
     recovery.end = end;
     recovery.segments = state.segments.len();
     Ok((state, recovery))
-}
-
-/// Makes the names of `dir` and of every directory above it durable. Done before a log's first segment is made, whoever
-/// made the directories: an earlier start may have died between making and syncing them, and now they look as if they
-/// had always been there. Once a segment exists, this was done.
-async fn sync_ancestors(dir: &Path) -> Result<(), LogError> {
-    let mut at = dir;
-    while let Some(parent) = at.parent().filter(|p| !p.as_os_str().is_empty()) {
-        match disk::sync_dir(parent).await {
-            // Not ours to read, so not ours to have made.
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {}
-            result => result.map_err(LogError::storage("sync", parent))?,
-        }
-        at = parent;
-    }
-    Ok(())
 }
 
 async fn list(dir: &Path) -> Result<Listing, LogError> {

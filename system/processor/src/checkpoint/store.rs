@@ -41,9 +41,7 @@ impl DiskStore {
     pub async fn open(dir: PathBuf) -> Result<Self, StoreError> {
         let fail = |source| StoreError { verb: "open the directory of", n: 0, source };
         env::disk::create_dir_all(&dir).await.map_err(fail)?;
-        if let Some(parent) = dir.parent() {
-            env::disk::sync_dir(parent).await.map_err(fail)?;
-        }
+        env::disk::sync_ancestors(&dir).await.map_err(fail)?;
         let store = Self { dir };
         // Left by a crash inside `put`.
         for entry in env::disk::read_dir(&store.dir).await.map_err(fail)? {

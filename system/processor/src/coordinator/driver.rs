@@ -83,6 +83,7 @@ pub(super) async fn start(config: CoordinatorConfig) -> Result<Handle, Coordinat
     config.job.validate()?;
     let data = |why: env::io::Error| CoordinatorError::Data { path: config.data_dir.clone(), why: why.to_string() };
     env::disk::create_dir_all(&config.data_dir).await.map_err(data)?;
+    env::disk::sync_ancestors(&config.data_dir).await.map_err(data)?;
     let lock = DirLock::acquire(&config.data_dir).await.map_err(|e| match e.kind() {
         env::io::ErrorKind::WouldBlock => CoordinatorError::Locked(config.data_dir.clone()),
         _ => data(e),
