@@ -1,3 +1,4 @@
 //! Tests of the whole: one binary, so that each links once. `CARGO_BIN_EXE_streamproof` is the program under test.
 
 mod cli;
+mod golden;

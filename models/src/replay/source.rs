@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Snapshot, TaskTrace, Walk, Windows};
-use crate::decision::{Change, Decision, Input, InputStatus};
+use crate::decision::{Change, Decision, Input};
 
 pub(super) fn walk(walk: &mut Walk<'_>, generation: u64, task: &str, entries: &[usize]) -> TaskTrace {
     let mut trace = TaskTrace::default();
@@ -42,12 +42,12 @@ pub(super) fn walk(walk: &mut Walk<'_>, generation: u64, task: &str, entries: &[
                         walk.problem("22a", i, Some((p, offset)), message);
                     }
                 }
+                // Positions also move over control records; a record between would have woken the split.
                 if *change == Change::Active
-                    && next != before
-                    && point.inputs.get(input).is_some_and(|s| s.status == InputStatus::Idle)
+                    && let Some(slept) = walk.splits.get(&p).and_then(|log| log.range(before, next - 1).first())
                 {
-                    let message = format!("split {p} is active at {next}, it was idle at {before}");
-                    walk.problem("22a", i, Some((p, offset)), message);
+                    let message = format!("split {p} is active at {next}, past record {}", slept.offset);
+                    walk.problem("22a", i, Some((p, slept.offset)), message);
                 }
                 covered.insert(p, next.max(before));
                 let step = point.advance(input, *change);
