@@ -13,6 +13,8 @@
 pub mod api;
 mod coordinator;
 pub mod machine;
+#[cfg(test)]
+mod machine_tests;
 pub mod markers;
 pub mod records;
 mod shard;
