@@ -1,4 +1,9 @@
 //! Tests of the whole: one binary, so that each links once. `CARGO_BIN_EXE_streamproof` is the program under test.
 
 mod cli;
+mod determinism;
 mod golden;
+mod plans;
+mod regressions;
+mod smoke;
+mod tidy;

@@ -5,11 +5,14 @@
 pub mod audit;
 pub mod bugs;
 pub mod cli;
+pub mod clients;
+pub mod deploy;
 pub mod determinism;
 pub mod disk_image;
 pub mod exit;
 pub mod interrupt;
 pub mod plans;
+pub mod recorder;
 pub mod runner;
 pub mod store;
 pub mod supervisor;

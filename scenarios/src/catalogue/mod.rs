@@ -38,31 +38,32 @@ pub struct Entry {
 /// Judge the broker alone.
 pub const BROKER_PROPERTIES: &[&str] = &[
     "acked-durable",
+    "failed-absent",
     "no-duplicate",
     "producer-order",
     "high-watermark-monotonic",
     "last-stable-offset-monotonic",
     "transaction-atomicity",
     "no-aborted-read",
-    "disk-matches-fetch",
-    "liveness",
+    "read-equals-disk",
 ];
 
 /// Judge broker and processor.
 pub const ALL_PROPERTIES: &[&str] = &[
     "acked-durable",
+    "failed-absent",
     "no-duplicate",
     "producer-order",
     "high-watermark-monotonic",
     "last-stable-offset-monotonic",
     "transaction-atomicity",
     "no-aborted-read",
-    "disk-matches-fetch",
+    "read-equals-disk",
     "window-exactly-once",
+    "idleness",
     "conservation",
     "watermark-monotonic",
     "convergence",
-    "liveness",
 ];
 
 /// All scenarios, in the order in which the main job runs them.

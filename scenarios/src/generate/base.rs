@@ -85,7 +85,7 @@ pub fn with_job(plan: &mut Plan, toml: String, workers: u32) {
         window_tasks: rng.range(2, 3) as u32,
         key_groups: *rng.choose(&[8, 128]),
         checkpoint_interval_ms: *rng.choose(&[700, 1_000, 1_500]),
-        checkpoint_timeout_ms: 10_000,
+        checkpoint_timeout_ms: 4_000,
         heartbeat_interval_ms: 300,
         heartbeat_timeout_ms: *rng.choose(&[1_000, 1_500]),
         restart_backoff_min_ms: 100,
@@ -99,7 +99,7 @@ pub fn with_job(plan: &mut Plan, toml: String, workers: u32) {
         sink_partitions: rng.range(1, 3) as u32,
     });
     plan.budgets =
-        Budgets { safety_ms: 20_000, liveness_ms: 60_000, quiet_ms: 3_000, drain_ms: 60_000, max_events: 50_000_000 };
+        Budgets { safety_ms: 20_000, liveness_ms: 60_000, quiet_ms: 8_000, drain_ms: 60_000, max_events: 50_000_000 };
 }
 
 /// Switches whole families off besides those that are off already, each with `numerator` chances in `denominator` on a

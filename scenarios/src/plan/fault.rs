@@ -144,7 +144,7 @@ pub enum Action {
     /// Some segments from `from` to `to` take up to `up_to_ms`, longer than a request may take: the client gives the
     /// connection up and repeats on another one, and the bytes of the first arrive after all.
     Straggle { from: Target, to: Target, per_million: u32, up_to_ms: u64, for_ms: u64 },
-    /// New connections hang instead of being refused.
+    /// Connections between the two are reset, and new ones from `from` hang.
     ConnectHang { from: Target, to: Target, for_ms: u64 },
     /// Loss as retransmission delay.
     Loss { from: Target, to: Target, per_million: u32, for_ms: u64 },

@@ -4,11 +4,25 @@
 //! did; with the same plan and options the two hashes are the same in every run of one build. Leaves to others: the
 //! wall-clock watchdog and memory limit (`supervisor`), what is printed (`reports`).
 
+mod finale;
+mod judge;
+mod nemesis;
+mod phases;
 mod result;
+mod stats;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use history::{Outcome, Violation};
+use scenarios::Plan;
+use world::{Config, Failed, Why, on_seed};
 
 pub use result::{RunResult, Timings};
 
-use scenarios::Plan;
+use crate::deploy;
+use crate::recorder::{Recorded, Recording};
+use phases::Ending;
 
 /// What the recorder does. The world's hash W does not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,8 +46,140 @@ pub struct RunOptions {
     pub keep_trace: bool,
 }
 
+/// Simulated time that set-up and finale may take on top of the plan's budgets.
+const SLACK: Duration = Duration::from_secs(120);
+
 /// Runs `plan` to its end and judges it. Blocks the calling thread; the run has one of its own.
 pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
-    let _ = options;
-    RunResult::harness_failed(plan, "the simulated world is not linked into this build")
+    if let Err(e) = plan.validate() {
+        return RunResult::harness_failed(plan, e.to_string());
+    }
+    let config = Config {
+        schedule_seed: options.schedule.unwrap_or(plan.seeds.schedule),
+        world_seed: plan.seeds.world,
+        sim_limit: Duration::from_millis(plan.budgets.total_ms()) + SLACK,
+        law: deploy::link_law(plan, None, None),
+        disk: deploy::disk_law(plan),
+        keep_trace: options.keep_trace,
+        ..Config::default()
+    };
+    let started = std::time::Instant::now();
+    let subscriber = tracing::dispatcher::get_default(Clone::clone);
+    // Where the run's recording is put when the run does not come to its end.
+    let left: Mutex<Option<Recorded>> = Mutex::new(None);
+    let full = options.recorder == Recorder::Full;
+    let left_in = &left;
+    let out = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        on_seed(config, |world| async move {
+            let _logging = tracing::dispatcher::set_default(&subscriber);
+            let recording = Recording::default();
+            if full {
+                recording.listen();
+            }
+            let guard = Rescue { recording: recording.clone(), left: left_in };
+            let ending = phases::run(world, plan, recording).await;
+            drop(guard);
+            ending
+        })
+    }));
+    let mut recorded = left.into_inner().ok().flatten().unwrap_or_default();
+    let mut result = match out {
+        Err(payload) => {
+            let message = payload.downcast_ref::<String>().cloned();
+            let message = message.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            RunResult::harness_failed(plan, message.unwrap_or_else(|| "panicked outside the world".into()))
+        }
+        Ok(Ok(finished)) => {
+            let mut result = RunResult::empty(plan, Outcome::Passed);
+            result.world_hash = finished.trace_hash;
+            result.trace = finished.trace.iter().map(ToString::to_string).collect();
+            judge(plan, &finished.value, &mut recorded, &finished.effects, full, options.keep_history, &mut result);
+            result
+        }
+        Ok(Err(failed)) => {
+            let mut result = RunResult::empty(plan, broken(&failed));
+            result.world_hash = failed.trace_hash;
+            result.trace = failed.trace.iter().map(ToString::to_string).collect();
+            result.fault_steps = stats::fault_effects(&failed.effects).1;
+            result.stats.simulated_ms = failed.sim_elapsed.as_millis() as u64;
+            result
+        }
+    };
+    result.probe_hash = full.then_some(recorded.probe_hash);
+    result.stats.reached = std::mem::take(&mut recorded.reached);
+    result.notes = std::mem::take(&mut recorded.facts.notes);
+    result.timings.wall_us = started.elapsed().as_micros() as u64;
+    result
+}
+
+/// How many schedules a committed regression is run with: its own, and others.
+pub const TAILS: u64 = 20;
+
+/// Runs `plan` with its own schedule, then with [`TAILS`] - 1 others made from it.
+pub fn run_tails(plan: &Plan) -> Vec<RunResult> {
+    let tail = |n| (n > 0).then(|| seed::draw(plan.seeds.schedule, "tail", &[n]).u64());
+    (0..TAILS).map(|n| run(plan, &RunOptions { schedule: tail(n), ..RunOptions::default() })).collect()
+}
+
+/// Hands the recording out of the world however the run ends.
+struct Rescue<'a> {
+    recording: Recording,
+    left: &'a Mutex<Option<Recorded>>,
+}
+
+impl Drop for Rescue<'_> {
+    fn drop(&mut self) {
+        self.recording.deafen();
+        if let Ok(mut left) = self.left.lock() {
+            *left = Some(self.recording.take());
+        }
+    }
+}
+
+fn judge(
+    plan: &Plan,
+    ending: &Ending,
+    recorded: &mut Recorded,
+    effects: &[world::Effect],
+    full: bool,
+    keep_history: bool,
+    result: &mut RunResult,
+) {
+    const MS: u64 = 1_000_000;
+    let (faults, steps) = stats::fault_effects(effects);
+    result.fault_steps = steps;
+    result.did_not_bite = stats::did_not_bite(plan, &ending.effects, effects);
+    result.timings = Timings {
+        healed_ms: ending.healed_ns / MS,
+        converged_ms: ending.converged_ns / MS,
+        drained_ms: ending.drained_ns / MS,
+        wall_us: 0,
+    };
+    let history = judge::history(plan, ending, recorded, faults);
+    result.stats = stats::stats(plan, &history, &recorded.facts, &result.did_not_bite);
+    // Without probes most properties have nothing to look at.
+    if full {
+        let verdicts = judge::verdicts(plan, &history, ending);
+        result.outcome = judge::outcome(&verdicts, ending);
+        result.verdicts = judge::named(verdicts);
+    } else if !ending.stuck.is_empty() {
+        result.outcome = Outcome::NotLive(ending.stuck.clone());
+    }
+    if keep_history {
+        result.history = Some(history);
+    }
+}
+
+/// A run that did not come to its end.
+fn broken(failed: &Failed) -> Outcome {
+    let at = failed.sim_elapsed;
+    let liveness = |message: String| -> Outcome {
+        let witness = format!("after {:.3} simulated seconds", at.as_secs_f64());
+        Outcome::NotLive(vec![Violation { property: "liveness".into(), message, witness, op: None }])
+    };
+    match &failed.why {
+        Why::Panic { message, node: Some(node) } => Outcome::Panicked { node: node.clone(), message: message.clone() },
+        Why::Panic { message, node: None } => Outcome::HarnessFailed { message: message.clone() },
+        why => liveness(why.to_string()),
+    }
 }

@@ -1,0 +1,146 @@
+//! From the system's probes to the vocabulary of `history`. The two are kept apart on purpose: what the system calls
+//! its own facts may change, what a stored history says may not.
+
+use broker::partition::probe::{PartitionEvent, PartitionProbe};
+use history::{
+    Change, Decision, DecisionEntry, Input, InputState, InputStatus, Observation, Observed, Observer, RowOp,
+};
+use models::Watermark;
+use processor::decision as system;
+use processor::probe::Probe;
+use processor::watermark as wm;
+use world::Current;
+
+use super::Inner;
+
+impl Inner {
+    pub(super) fn processor(&mut self, at: Current, probe: Probe) {
+        let what = match probe {
+            Probe::Decision(entry) => {
+                let entry = decision(at, entry);
+                if let Decision::Open { checkpoint: Some(_), inputs, .. } = &entry.decision
+                    && inputs.iter().any(|i| i.position.is_some_and(|p| p > 0))
+                {
+                    self.facts.restored_non_empty = true;
+                }
+                self.decisions.push(entry);
+                return;
+            }
+            Probe::AttemptStarted { generation, checkpoint } => Observed::Restored { generation, checkpoint },
+            Probe::CheckpointCompleted { generation, n } => Observed::CheckpointComplete { generation, n },
+            Probe::CheckpointCommitted { n, .. } => {
+                self.facts.committed.insert(n);
+                return;
+            }
+            Probe::AttemptFailed { generation, reason } => {
+                let seconds = at.now.as_nanos() as f64 / 1e9;
+                self.facts.notes.push(format!("{seconds:.3}s attempt {generation} failed: {reason}"));
+                return;
+            }
+            _ => return,
+        };
+        self.observed(at, what);
+    }
+
+    pub(super) fn partition(&mut self, at: Current, probe: &PartitionProbe) {
+        let id = &probe.partition;
+        let of_leader = (at.node, id.topic.to_string(), id.partition);
+        let leader_epoch = self.leader_epochs.get(&of_leader).copied().unwrap_or(-1);
+        let (topic, partition) = (of_leader.1.clone(), id.partition);
+        let what = match probe.event {
+            PartitionEvent::Opened { leader_epoch, last_stable_offset, .. } => {
+                self.leader_epochs.insert(of_leader, leader_epoch);
+                Observed::LastStableOffset { topic, partition, leader_epoch, offset: last_stable_offset }
+            }
+            PartitionEvent::HighWatermark { offset } => {
+                Observed::HighWatermark { topic, partition, leader_epoch, offset }
+            }
+            PartitionEvent::LastStableOffset { offset } => {
+                Observed::LastStableOffset { topic, partition, leader_epoch, offset }
+            }
+            _ => return,
+        };
+        self.observed(at, what);
+    }
+
+    fn observed(&mut self, at: Current, what: Observed) {
+        let observer = Observer::Node { node: at.node, incarnation: at.incarnation };
+        self.observations.push(Observation { at_ns: at.now.as_nanos(), observer, what });
+    }
+}
+
+fn decision(at: Current, entry: system::Entry) -> DecisionEntry {
+    let decision = match entry.decision {
+        system::Decision::Open { checkpoint, watermark, inputs, key_groups } => Decision::Open {
+            checkpoint,
+            watermark: self::watermark(watermark),
+            inputs: inputs
+                .into_iter()
+                .map(|i| InputState {
+                    input: input(i.input),
+                    watermark: self::watermark(i.watermark),
+                    status: status(i.status),
+                    position: i.position,
+                })
+                .collect(),
+            key_groups: key_groups.into_iter().map(|(kg, w)| (kg, self::watermark(w))).collect(),
+        },
+        system::Decision::Advance { input: i, offset, change, time_ms } => Decision::Advance {
+            input: input(i),
+            offset,
+            change: match change {
+                wm::Change::Watermark(w) => Change::Watermark(self::watermark(w)),
+                wm::Change::Idle => Change::Idle,
+                wm::Change::Active => Change::Active,
+                wm::Change::End => Change::End,
+            },
+            time_ms: time_ms as i64,
+        },
+        system::Decision::Judge { partition, offsets: (first, last), key_group } => {
+            Decision::Judge { partition, offsets: [first, last], key_group }
+        }
+        system::Decision::Late { partition, offset } => Decision::Late { partition, offset },
+        system::Decision::Barrier { n, producer_id, producer_epoch, positions } => {
+            Decision::Barrier { n, producer_id, producer_epoch, positions: positions.unwrap_or_default() }
+        }
+        system::Decision::Fire { key, start, end, pane, op } => Decision::Fire {
+            key,
+            start,
+            end,
+            pane: u64::from(pane),
+            op: match op {
+                system::Op::Insert => RowOp::Insert,
+                system::Op::Update => RowOp::Update,
+                system::Op::Retract => RowOp::Retract,
+            },
+        },
+    };
+    DecisionEntry {
+        generation: entry.generation,
+        task: entry.task,
+        seq: entry.seq,
+        decision,
+        at_ns: Some(at.now.as_nanos()),
+    }
+}
+
+fn watermark(w: wm::Watermark) -> Watermark {
+    Watermark(w.as_ms())
+}
+
+fn input(i: system::InputId) -> Input {
+    match i {
+        system::InputId::Split(p) => Input::Split(p),
+        system::InputId::Channel(task) => Input::Channel(task),
+    }
+}
+
+fn status(s: wm::Status) -> InputStatus {
+    match s {
+        wm::Status::New => InputStatus::New,
+        wm::Status::Idle => InputStatus::Idle,
+        wm::Status::Behind => InputStatus::Behind,
+        wm::Status::In => InputStatus::In,
+        wm::Status::Ended => InputStatus::Ended,
+    }
+}

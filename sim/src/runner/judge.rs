@@ -1,0 +1,91 @@
+//! From what a run left behind to its verdicts.
+
+use history::{Facts, FaultEffect, Flush, History, Outcome, Verdict};
+use invariants::{Context, Property};
+use models::JobSpec;
+use scenarios::Plan;
+use scenarios::plan::{self, Action};
+
+use super::phases::{self, Ending};
+use crate::recorder::Recorded;
+
+/// The history of a run.
+pub(super) fn history(plan: &Plan, ending: &Ending, recorded: &mut Recorded, faults: Vec<FaultEffect>) -> History {
+    let mut history = History::new(facts(plan, ending));
+    history.ops = std::mem::take(&mut recorded.ops);
+    history.observations = std::mem::take(&mut recorded.observations);
+    history.decisions = std::mem::take(&mut recorded.decisions);
+    history.faults = faults;
+    history.logs = ending.logs.all.clone();
+    history
+}
+
+fn facts(plan: &Plan, ending: &Ending) -> Facts {
+    const MS: u64 = 1_000_000;
+    let job = plan.job.as_ref().and_then(|j| JobSpec::parse(&j.toml, "job.toml").ok());
+    let partitions = plan.topics.first().map_or(0, |t| t.partitions);
+    let tasks = plan.knobs.processor.as_ref().map(|p| {
+        let sources = (0..p.source_tasks.min(partitions)).map(|n| format!("source-{n}"));
+        sources.chain((0..p.window_tasks).map(|n| format!("window-{n}"))).collect()
+    });
+    let drifts = plan.faults.iter().map(|f| match f.action {
+        Action::ClockDrift { ppm, .. } => ppm.unsigned_abs(),
+        _ => 0,
+    });
+    Facts {
+        job,
+        flush: match plan.knobs.broker.flush {
+            plan::Flush::Fsync => Flush::Fsync,
+            plan::Flush::PageCache => Flush::PageCache,
+        },
+        disks_lost: false,
+        healed_ns: Some(ending.healed_ns),
+        ended_ns: ending.ended_ns,
+        bound_ns: phases::quiet_ms(plan) * MS - MS,
+        calm: ending.calm.clone(),
+        drained: ending.drained,
+        source_ends: ending.source_ends.clone(),
+        tasks: tasks.unwrap_or_default(),
+        fetch_timeout_ns: plan.knobs.processor.as_ref().map_or(0, |p| p.fetch_timeout_ms * MS),
+        clock_drift_ppm: drifts.max().unwrap_or(0),
+    }
+}
+
+/// Judges the history by the scenario's properties.
+pub(super) fn verdicts(plan: &Plan, history: &History, ending: &Ending) -> Vec<(&'static Property, Verdict)> {
+    let names = scenarios::find(&plan.scenario).map_or(&[][..], |e| e.properties);
+    let context = Context::new(history);
+    let judged = names.iter().filter_map(|name| invariants::find(name));
+    let mut all: Vec<_> = judged.map(|property| (property, property.check(&context))).collect();
+    // A damaged disk is a finding of its own: what the decoder could not read, no other check sees.
+    if let Some(entry) = all.iter_mut().find(|(p, _)| p.name == "read-equals-disk")
+        && !ending.logs.damage.is_empty()
+    {
+        let damaged = ending.logs.damage.iter().map(|what| history::Violation {
+            property: entry.0.name.to_owned(),
+            message: "a log is damaged after the run".into(),
+            witness: what.clone(),
+            op: None,
+        });
+        let violations = entry.1.violations().iter().cloned().chain(damaged).collect();
+        entry.1 = Verdict::Fail(violations);
+    }
+    all
+}
+
+/// What it comes to. Being stuck is judged beside the properties: it needs no history.
+pub(super) fn outcome(verdicts: &[(&'static Property, Verdict)], ending: &Ending) -> Outcome {
+    // Without the end of the run, what the final read did not find proves nothing.
+    let incomplete = !ending.stuck.is_empty();
+    match invariants::outcome(verdicts) {
+        Outcome::Unsafe(violations) if !incomplete => Outcome::Unsafe(violations),
+        _ if incomplete => Outcome::NotLive(ending.stuck.clone()),
+        Outcome::NotLive(violations) => Outcome::NotLive(violations),
+        other => other,
+    }
+}
+
+/// Names of the properties that are judged, for results.
+pub(super) fn named(verdicts: Vec<(&'static Property, Verdict)>) -> Vec<(String, Verdict)> {
+    verdicts.into_iter().map(|(property, verdict)| (property.name.to_owned(), verdict)).collect()
+}

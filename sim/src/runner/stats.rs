@@ -1,0 +1,98 @@
+//! What a run did, in numbers: how much of the workload took place, and which faults bit.
+
+use std::collections::BTreeSet;
+
+use history::{Decision, FaultEffect, History, LogSource};
+use models::JobSpec;
+use reports::{FaultStep, Stats};
+use scenarios::Plan;
+use scenarios::plan::{Family, Twist};
+use world::Effect;
+
+use super::nemesis::Effects;
+use crate::recorder::ProbeFacts;
+
+/// Effects that changed something, as the history and as reports have them.
+pub(super) fn fault_effects(effects: &[Effect]) -> (Vec<FaultEffect>, Vec<FaultStep>) {
+    let bitten = effects.iter().filter(|e| e.bit());
+    bitten
+        .map(|e| {
+            let counts: Vec<_> = e.counts.iter().map(|(name, n)| format!("{n} {}", name.replace('_', " "))).collect();
+            let effect = FaultEffect {
+                at_ns: e.began.as_nanos(),
+                until_ns: e.ended.map(|t| t.as_nanos()),
+                lasting: e.ended.is_none(),
+                fault: e.kind.to_owned(),
+                target: e.subject.clone(),
+                effect: counts.join(", "),
+            };
+            let at_ms = e.began.as_nanos() / 1_000_000;
+            (effect, FaultStep { at_ms, what: format!("{} {}: {}", e.kind, e.subject, counts.join(", ")) })
+        })
+        .unzip()
+}
+
+/// Numbers of the plan's faults that never had an effect.
+pub(super) fn did_not_bite(plan: &Plan, ids: &Effects, effects: &[Effect]) -> Vec<u32> {
+    let bit = |id: &u32| ids.get(id).is_some_and(|ids| ids.iter().any(|i| effects[i.index()].bit()));
+    plan.faults.iter().map(|f| f.id).filter(|id| !bit(id)).collect()
+}
+
+pub(super) fn stats(plan: &Plan, history: &History, facts: &ProbeFacts, did_not_bite: &[u32]) -> Stats {
+    let job = plan.job.as_ref().and_then(|j| JobSpec::parse(&j.toml, "job.toml").ok());
+    let rows_of = |topic: &str| {
+        history
+            .logs_from(&LogSource::ReadCommitted)
+            .filter(|l| l.topic == topic)
+            .flat_map(|l| &l.records)
+            .collect::<Vec<_>>()
+    };
+    let workload: BTreeSet<_> = history
+        .logs_from(&LogSource::ReadUncommitted)
+        .filter(|l| plan.topics.iter().any(|t| t.name == l.topic))
+        .flat_map(|l| l.records.iter().filter_map(|r| r.op()))
+        .collect();
+    let windows: BTreeSet<_> = job
+        .iter()
+        .flat_map(|job| rows_of(&job.sink.topic))
+        .filter_map(|r| {
+            let row: serde_json::Value = serde_json::from_slice(r.value.as_ref()?).ok()?;
+            Some((row["key"].as_str()?.to_owned(), row["window_start"].as_i64()?, row["window_end"].as_i64()?))
+        })
+        .collect();
+    let mut stats = Stats {
+        simulated_ms: history.facts.ended_ns / 1_000_000,
+        records: workload.len() as u64,
+        windows: windows.len() as u64,
+        checkpoints: facts.committed.len() as u64,
+        events_checked: (history.ops.len()
+            + history.observations.len()
+            + history.decisions.len()
+            + history.logs.iter().map(|l| l.records.len()).sum::<usize>()) as u64,
+        restored_non_empty: facts.restored_non_empty,
+        families_off: plan.families_off.iter().map(|f| f.name().to_owned()).collect(),
+        ..Stats::default()
+    };
+    for fault in &plan.faults {
+        let count = stats.faults.entry(fault.family.name().to_owned()).or_default();
+        count.enabled += 1;
+        count.bit += u64::from(!did_not_bite.contains(&fault.id));
+    }
+    for twist in &plan.twists {
+        let bit = match twist {
+            Twist::IdleSplit { partition, .. } => history.decisions.iter().any(|d| {
+                matches!(&d.decision, Decision::Advance { input: history::Input::Split(p), change: history::Change::Idle, .. } if p == partition)
+            }),
+            Twist::Late { .. } => {
+                let late = job.as_ref().is_some_and(|j| !rows_of(&j.sink.late_topic).is_empty());
+                late || history.decisions.iter().any(|d| matches!(d.decision, Decision::Fire { pane: 1.., .. }))
+            }
+            Twist::Poison { .. } => job.as_ref().is_some_and(|j| !rows_of(&j.sink.dlq_topic).is_empty()),
+            Twist::Burst { .. } | Twist::Boundary { .. } => !workload.is_empty(),
+        };
+        let count = stats.faults.entry(Family::EventTime.name().to_owned()).or_default();
+        count.enabled += 1;
+        count.bit += u64::from(bit);
+    }
+    stats
+}
