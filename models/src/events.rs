@@ -60,12 +60,7 @@ impl fmt::Display for Note {
 /// Reads a file for a topic of `partitions` partitions (at least 1). A name that ends in `.csv` is CSV, any other is
 /// JSON lines.
 pub fn read(job: &JobSpec, name: &str, bytes: &[u8], partitions: i32) -> Result<Events, EventsError> {
-    let is_csv = name.to_ascii_lowercase().ends_with(".csv");
-    if !is_csv && job.source.format == Format::Csv {
-        let message = "the job reads CSV: write the events as CSV too, with a header, in a file named *.csv";
-        return Err(EventsError { file: name.into(), line: 1, message: message.into() });
-    }
-    let rows = if is_csv { csv_rows(job, name, bytes)? } else { json_rows(bytes) };
+    let rows = rows(job, name, bytes)?;
     let mut events = Events { records: Vec::with_capacity(rows.len()), notes: Vec::new() };
     for Row { line, value, partition } in rows {
         let decoded = decode(&job.source, Some(&value));
@@ -90,6 +85,21 @@ pub fn read(job: &JobSpec, name: &str, bytes: &[u8], partitions: i32) -> Result<
         events.records.push(SourceRecord { line, partition, key, value, decoded });
     }
     Ok(events)
+}
+
+/// How many partitions the `partition` fields of a file need: one more than the greatest, at most `limit`; 0 without any.
+pub fn partitions_named(job: &JobSpec, name: &str, bytes: &[u8], limit: i32) -> Result<i32, EventsError> {
+    let named = rows(job, name, bytes)?.into_iter().filter_map(|row| row.partition?.parse::<i32>().ok());
+    Ok(named.filter(|p| (0..limit).contains(p)).max().map_or(0, |p| p + 1))
+}
+
+fn rows(job: &JobSpec, name: &str, bytes: &[u8]) -> Result<Vec<Row>, EventsError> {
+    let is_csv = name.to_ascii_lowercase().ends_with(".csv");
+    if !is_csv && job.source.format == Format::Csv {
+        let message = "the job reads CSV: write the events as CSV too, with a header, in a file named *.csv";
+        return Err(EventsError { file: name.into(), line: 1, message: message.into() });
+    }
+    if is_csv { csv_rows(job, name, bytes) } else { Ok(json_rows(bytes)) }
 }
 
 struct Row {
@@ -247,6 +257,8 @@ dlq_topic = "dlq"
         assert_eq!(events.records[2].partition, 1);
         assert_eq!(events.records[3].partition, partition_of(b"a", 3));
         assert_eq!(events.records[4].value, b"\xff");
+        assert_eq!(partitions_named(&job(), "e.jsonl", text, 1024), Ok(10));
+        assert_eq!(partitions_named(&job(), "e.jsonl", text, 5), Ok(2));
         let notes: Vec<String> = events.notes.iter().map(Note::to_string).collect();
         assert_eq!(
             notes,

@@ -79,8 +79,7 @@ impl Bug {
             }
         };
         let checks: Vec<String> = field("check")?.split(',').map(|c| c.trim().to_owned()).collect();
-        let known: Vec<&str> = scenarios::list().iter().flat_map(|e| e.properties).copied().collect();
-        if let Some(unknown) = checks.iter().find(|check| !known.contains(&check.as_str())) {
+        if let Some(unknown) = checks.iter().find(|check| invariants::find(check).is_none()) {
             return Err(format!("check: no property is named `{unknown}`"));
         }
         let scenario = field("scenario")?.to_owned();

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod bugs;
+pub mod check;
 pub mod cli;
 pub mod clients;
 pub mod deploy;
@@ -14,6 +15,7 @@ pub mod interrupt;
 pub mod plans;
 pub mod recorder;
 pub mod runner;
+pub mod serve;
 pub mod store;
 pub mod supervisor;
 pub mod task;

@@ -19,8 +19,10 @@ const FLIGHTS_A: &str = include_str!("../../examples/flights/job-a.toml");
 const FLIGHTS_B: &str = include_str!("../../examples/flights/job-b.toml");
 const FLIGHTS_EVENTS: &[u8] = include_bytes!("../../examples/flights/events.csv");
 
-/// Partitions of a source topic whose events name none.
-pub const DEFAULT_PARTITIONS: u32 = 4;
+/// Partitions of a source topic whose events name no higher one.
+pub const DEFAULT_PARTITIONS: u32 = 2;
+/// Partitions that an events file may name.
+const MAX_PARTITIONS: i32 = 64;
 
 /// Makes plans; keeps the last events file parsed, since a worker runs many seeds of one job.
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ enum Key {
 pub struct Workload {
     pub toml: String,
     pub job: JobSpec,
+    /// Of the source topic.
+    pub partitions: u32,
     pub events: Vec<Event>,
     /// What to tell the user about single rows: those that go to the dead-letter topic, say.
     pub notes: Vec<String>,
@@ -101,8 +105,7 @@ impl Workload {
     /// A job file that is refused, or an events file without events.
     pub fn new(toml: &str, job_file: &str, events: &[u8], events_file: &str) -> Result<Self, String> {
         let job = JobSpec::parse(toml, job_file).map_err(|e| e.to_string())?;
-        let rows =
-            models::events::read(&job, events_file, events, DEFAULT_PARTITIONS as i32).map_err(|e| e.to_string())?;
+        let (rows, partitions) = read_events(&job, events_file, events)?;
         if rows.records.is_empty() {
             return Err(format!("{events_file} holds no events"));
         }
@@ -112,7 +115,7 @@ impl Workload {
             .into_iter()
             .map(|r| Event { partition: r.partition, key: r.key.map(String::into_bytes), value: r.value })
             .collect();
-        Ok(Self { toml: toml.to_owned(), job, events, notes })
+        Ok(Self { toml: toml.to_owned(), job, partitions, events, notes })
     }
 
     /// The plan of `seed`.
@@ -120,11 +123,23 @@ impl Workload {
         let input = Input {
             toml: &self.toml,
             topic: &self.job.source.topic,
-            partitions: DEFAULT_PARTITIONS,
+            partitions: self.partitions,
             events: &self.events,
         };
         catalogue::generate_from_events(scenario, seed, families, &input)
     }
+}
+
+/// The rows of an events file, and how many partitions its topic has: those that the rows name, at least
+/// [`DEFAULT_PARTITIONS`].
+///
+/// # Errors
+/// A sentence that names the file and line.
+pub fn read_events(job: &JobSpec, file: &str, bytes: &[u8]) -> Result<(models::events::Events, u32), String> {
+    let named = models::events::partitions_named(job, file, bytes, MAX_PARTITIONS).map_err(|e| e.to_string())?;
+    let partitions = named.max(DEFAULT_PARTITIONS as i32);
+    let events = models::events::read(job, file, bytes, partitions).map_err(|e| e.to_string())?;
+    Ok((events, partitions.unsigned_abs()))
 }
 
 /// The families of `--faults`; without the flag, all.

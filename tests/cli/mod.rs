@@ -1,7 +1,9 @@
 //! The command line as its users meet it: what is refused, in which words, with which exit code; and that nothing is
 //! written then.
 
+mod checks;
 mod refusals;
+mod serves;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -37,8 +37,12 @@ pub enum Verb {
     Determinism(DeterminismArgs),
     /// Print the batch answer of a job over an events file, one result row a line
     Model(ModelArgs),
+    /// Verify the output of any engine against a job and its input, from files or from a live cluster
+    Check(CheckArgs),
     /// Plant each known bug and see that the right check finds it
     Audit(AuditArgs),
+    /// Run broker and processor for real, on loopback and files
+    Serve(ServeArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// The worker process of a supervisor; not for people
@@ -159,6 +163,31 @@ pub struct ModelArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Job file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub job: PathBuf,
+    /// What went in: an events file
+    #[arg(long, value_name = "FILE", required_unless_present = "brokers", conflicts_with = "brokers")]
+    pub input: Option<PathBuf>,
+    /// What came out: result rows, one JSON object a line
+    #[arg(long, value_name = "FILE", required_unless_present = "brokers", conflicts_with = "brokers")]
+    pub output: Option<PathBuf>,
+    /// Late records: `{"partition":0,"offset":17}` a line
+    #[arg(long, value_name = "FILE", conflicts_with = "brokers")]
+    pub late: Option<PathBuf>,
+    /// The decision log, one entry a line
+    #[arg(long, value_name = "FILE", conflicts_with = "brokers")]
+    pub decisions: Option<PathBuf>,
+    /// Read the job's topics from a live cluster instead
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// How stdout is written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
 pub struct AuditArgs {
     /// Planted bugs, as `streamproof list bugs` names them; none means every one
     #[arg(value_name = "BUG")]
@@ -175,6 +204,19 @@ pub struct AuditArgs {
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Job file (TOML); without one, only the broker runs
+    #[arg(long, value_name = "FILE")]
+    pub job: Option<PathBuf>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = "streamproof-data")]
+    pub data: PathBuf,
+    /// The first SIGTERM or SIGINT closes the input at its present end and drains the job
+    #[arg(long, requires = "job")]
+    pub until_end: bool,
 }
 
 #[derive(Debug, Args)]

@@ -43,10 +43,8 @@ fn scenarios() -> Vec<Item> {
 }
 
 fn invariants() -> Vec<Item> {
-    let mut names: Vec<&str> = catalogue::list().iter().flat_map(|e| e.properties).copied().collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().map(|name| Item { name: name.into(), about: String::new() }).collect()
+    let about = |p: &invariants::Property| format!("{} ({})", p.statement, p.source);
+    invariants::all().iter().map(|p| Item { name: p.name.into(), about: about(p) }).collect()
 }
 
 fn faults() -> Vec<Item> {

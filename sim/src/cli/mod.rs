@@ -5,12 +5,14 @@
 
 mod args;
 mod audit;
+mod check;
 mod determinism;
 mod list;
 mod model;
 mod out;
 mod replay;
 mod run;
+mod serve;
 pub mod suggest;
 
 use std::process::ExitCode;
@@ -50,7 +52,9 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(args),
         Verb::Determinism(args) => determinism::run(args),
         Verb::Model(args) => model::run(args),
+        Verb::Check(args) => check::run(args),
         Verb::Audit(args) => audit::run(args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Completions(args) => {
             clap_complete::generate(args.shell, &mut Cli::command(), "streamproof", &mut std::io::stdout());
             Ok(Exit::Pass)

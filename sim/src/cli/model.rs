@@ -8,7 +8,7 @@ use models::spec::Function;
 use super::args::ModelArgs;
 use super::{Refusal, out};
 use crate::exit::Exit;
-use crate::plans::{DEFAULT_PARTITIONS, read_text};
+use crate::plans::{read_events, read_text};
 
 pub fn run(args: ModelArgs) -> Result<Exit, Refusal> {
     let job_file = args.job.display().to_string();
@@ -16,14 +16,13 @@ pub fn run(args: ModelArgs) -> Result<Exit, Refusal> {
     let job = models::JobSpec::parse(&toml, &job_file).map_err(|e| Refusal::usage(e.to_string()))?;
     let file = args.events.display().to_string();
     let bytes = std::fs::read(&args.events).map_err(|e| Refusal::usage(format!("{file}: {e}")))?;
-    let events = models::events::read(&job, &file, &bytes, DEFAULT_PARTITIONS as i32)
-        .map_err(|e| Refusal::usage(e.to_string()))?;
+    let (events, partitions) = read_events(&job, &file, &bytes).map_err(Refusal::usage)?;
     let notes: Vec<String> = events.notes.iter().map(|n| format!("{file}:{}: {}", n.line, n.message)).collect();
     out::notes(&notes);
     if job.aggregate.contains(&Function::Digest) {
         eprintln!(
             "note: digest depends on partitions and offsets: a row's partition is its field `partition`, or that of its \
-             key among {DEFAULT_PARTITIONS}, and offsets count per partition in the order of the file"
+             key among {partitions}, and offsets count per partition in the order of the file"
         );
     }
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();

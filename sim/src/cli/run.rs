@@ -44,8 +44,8 @@ pub fn run(args: RunArgs) -> Result<Exit, Refusal> {
     }
     let options = options(args.jobs)?;
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
-    let mut session = Session::new(args.format, tasks.len() as u64);
     eprintln!("{}", headline(&args, &tasks, options.jobs));
+    let mut session = Session::new(args.format, &tasks);
     let outcome = supervisor::run(tasks.into_iter(), &options, &interrupt, |finished| session.take(finished));
     outcome.map_err(|e| Refusal::failed(format!("failed to run the {e}")))?;
     Ok(session.end(interrupt.is_set()))
@@ -145,13 +145,19 @@ struct Session {
     /// Of each canary: whether it was caught.
     canaries: BTreeMap<String, bool>,
     seeds: BTreeMap<String, u64>,
+    /// Of each scenario: seeds not finished yet.
+    left: BTreeMap<String, u64>,
     store: Option<store::Run>,
     planner: Planner,
     bar: indicatif::ProgressBar,
 }
 
 impl Session {
-    fn new(format: Format, tasks: u64) -> Self {
+    fn new(format: Format, tasks: &[Task]) -> Self {
+        let mut left: BTreeMap<String, u64> = BTreeMap::new();
+        for task in tasks {
+            *left.entry(task.scenario().to_owned()).or_default() += 1;
+        }
         let command = std::env::args().skip(1).collect();
         let store = store::Run::create(&store::root(), command, jiff::Timestamp::now())
             .inspect_err(|e| eprintln!("warning: this run is not kept: {}: {e}", store::root().display()))
@@ -167,7 +173,8 @@ impl Session {
             seeds: BTreeMap::new(),
             store,
             planner: Planner::default(),
-            bar: out::bar(tasks),
+            left,
+            bar: out::bar(tasks.len() as u64),
         }
     }
 
@@ -175,7 +182,8 @@ impl Session {
     fn take(&mut self, finished: Finished) -> bool {
         let Finished { task, mut report, repeated } = finished;
         self.totals.repeated += u64::from(repeated);
-        *self.seeds.entry(task.scenario().to_owned()).or_default() += 1;
+        let task_name = task.scenario().to_owned();
+        *self.seeds.entry(task_name.clone()).or_default() += 1;
         self.judge_canary(&task, &mut report);
         self.totals.add(&report);
         self.exit = self.exit.worst(Exit::of(report.verdict));
@@ -199,6 +207,12 @@ impl Session {
                 self.failures.push((task, report));
             }
             _ => {}
+        }
+        if let Some(left) = self.left.get_mut(task_name.as_str()) {
+            *left -= 1;
+            if *left == 0 && self.bar.is_hidden() {
+                eprintln!("{task_name}: {} seeds done", self.seeds.get(&task_name).copied().unwrap_or(0));
+            }
         }
         self.bar.inc(1);
         self.bar.set_message(match self.failures.len() {

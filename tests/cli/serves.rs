@@ -1,0 +1,131 @@
+//! `serve` in short: it listens, refuses what would harm others, drains and stops when told. The long story, with other
+//! people's clients and kill -9, is `tests/interop/run`.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use super::{JOB, transcript};
+
+struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(dir: &Path, listen: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
+    command.current_dir(dir).env("STREAMPROOF_LISTEN", listen).arg("serve").args(args);
+    command
+}
+
+impl Server {
+    fn start(dir: &Path, args: &[&str]) -> Server {
+        let mut child = command(dir, "127.0.0.1:0", args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Server { child, stdout, address }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn drains_at_the_first_signal_and_stops_at_the_second() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("job.toml"), JOB).unwrap();
+    let args = ["--job", "job.toml", "--data", "d", "--until-end"];
+    let mut server = Server::start(dir.path(), &args);
+    server.signal("-TERM");
+    assert_eq!(server.line(), "drained");
+    server.signal("-INT");
+    assert_eq!(server.exit_code(), Some(0));
+    // Drained is for good: a new start says so by itself, and one signal ends it.
+    let mut server = Server::start(dir.path(), &args);
+    assert_eq!(server.line(), "drained");
+    server.signal("-TERM");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn a_held_directory_and_a_port_in_use_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--data", "d"]);
+    let refused = |listen: &str, args: &[&str]| {
+        transcript(&command(dir.path(), listen, args).output().unwrap()).replace(&server.address, "ADDRESS")
+    };
+    insta::assert_snapshot!(refused("127.0.0.1:0", &["--data", "d"]), @r#"
+    exit 2
+    -- stderr
+    error: data directory d is held by another process
+    "#);
+    insta::assert_snapshot!(refused(&server.address, &["--data", "e"]), @r#"
+    exit 2
+    -- stderr
+    error: failed to listen on ADDRESS: the address is in use (STREAMPROOF_LISTEN names another one)
+    "#);
+    assert!(!dir.path().join("e").exists(), "a refused command made its data directory");
+    let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = refused(&foreign.local_addr().unwrap().to_string(), &["--data", "e"]);
+    assert!(text.starts_with("exit 2\n-- stderr\nerror: failed to listen on "), "{text}");
+    insta::assert_snapshot!(refused("here", &["--data", "e"]), @r#"
+    exit 2
+    -- stderr
+    error: STREAMPROOF_LISTEN=`here` is no address: write one such as 127.0.0.1:9092
+    "#);
+    server.signal("-TERM");
+}
+
+#[test]
+fn a_directory_of_another_version_or_another_program_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, file, text) in [("v", "streamproof.json", "{\"version\":7}"), ("x", "precious.txt", "x")] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+        std::fs::write(dir.path().join(name).join(file), text).unwrap();
+    }
+    let refused = |data: &str| {
+        let output = command(dir.path(), "127.0.0.1:0", &["--data", data]).output().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join(data)).unwrap().count(), 1, "it wrote into {data}");
+        transcript(&output)
+    };
+    insta::assert_snapshot!(refused("v"), @r#"
+    exit 2
+    -- stderr
+    error: data directory v has version 7, this program reads version 1
+    "#);
+    insta::assert_snapshot!(refused("x"), @r#"
+    exit 2
+    -- stderr
+    error: data directory x is not empty and not streamproof's: precious.txt is in it
+    "#);
+}
+
+#[test]
+fn until_end_needs_a_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(dir.path(), "127.0.0.1:0", &["--until-end"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", transcript(&output));
+}
