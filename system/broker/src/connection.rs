@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use env::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +44,8 @@ struct Queued {
 pub(crate) async fn serve(context: Rc<Context>, stream: TcpStream, closing: Rc<Closing>) {
     let (reader, writer) = stream.into_split();
     let (answers, queue) = mpsc::channel(context.config.max_in_flight);
-    let mut writing = env::task::spawn(write(writer, queue)).abort_on_drop();
+    let idle = context.config.connection_idle;
+    let mut writing = env::task::spawn(write(writer, queue, idle)).abort_on_drop();
     env::select! {
         // The client is gone, or one answer could not be made: the rest would be misread.
         _ = &mut writing => return,
@@ -73,7 +75,8 @@ impl Closing {
     }
 }
 
-async fn write(mut writer: WriteHalf, mut queue: mpsc::Receiver<Queued>) {
+/// A client that reads nothing for `idle` is gone.
+async fn write(mut writer: WriteHalf, mut queue: mpsc::Receiver<Queued>, idle: Duration) {
     while let Some(Queued { answer, silent, .. }) = queue.recv().await {
         let answer = match answer {
             Answer::Ready(answer) => answer,
@@ -81,7 +84,7 @@ async fn write(mut writer: WriteHalf, mut queue: mpsc::Receiver<Queued>) {
         };
         match answer {
             Some(frame) => {
-                if writer.write_all(&frame).await.is_err() {
+                if !matches!(env::time::timeout(idle, writer.write_all(&frame)).await, Ok(Ok(()))) {
                     return;
                 }
             }

@@ -39,11 +39,20 @@ pub enum Replayed {
     Marker { producer_id: i64, commit: bool },
 }
 
-/// Reads a coordinator's partition from its start to its high watermark.
+/// Reads a coordinator's partition from its start to its end, waiting until the end is below the high watermark: a record
+/// whose append was never answered is in the log or is not, and from here on everybody knows which.
 pub async fn replay(partition: &Partition, mut visit: impl FnMut(Replayed)) -> Result<(), BrokerError> {
     let name = partition.id().to_string();
     let mut next = partition.log_start_offset();
-    while next < partition.high_watermark() {
+    let end = partition.log_end_offset();
+    while next < end {
+        if next >= partition.high_watermark() {
+            if partition.is_closed() {
+                return Err(BrokerError::storage(&name, "the partition failed while it was replayed"));
+            }
+            partition.wait_readable(next, Isolation::ReadUncommitted).await;
+            continue;
+        }
         let data = partition.read(next, READ_BYTES, Isolation::ReadUncommitted).await;
         let data = data.map_err(|e: ErrorCode| BrokerError::storage(&name, e))?;
         let before = next;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
+use env::task::AbortOnDrop;
 use protocol::ErrorCode;
 
 use super::shard::Shard;
@@ -12,9 +13,12 @@ use crate::failure::BrokerError;
 use crate::internal_topics::{CONSUMER_OFFSETS, partition_for};
 use crate::partition::Partition;
 
+/// A shard and its task, which ends with the coordinator.
+type Led = (Rc<Shard>, AbortOnDrop<()>);
+
 pub struct GroupCoordinator {
     context: Weak<Context>,
-    shards: RefCell<BTreeMap<i32, Rc<Shard>>>,
+    shards: RefCell<BTreeMap<i32, Led>>,
 }
 
 impl GroupCoordinator {
@@ -25,14 +29,14 @@ impl GroupCoordinator {
     /// Takes over a partition of `__consumer_offsets` that this broker leads.
     pub(crate) async fn lead(&self, partition: Partition) -> Result<(), BrokerError> {
         let index = partition.id().partition;
-        let shard = Shard::load(self.context.clone(), partition).await?;
-        self.shards.borrow_mut().insert(index, shard);
+        let loaded = Shard::load(self.context.clone(), partition).await?;
+        self.shards.borrow_mut().insert(index, loaded);
         Ok(())
     }
 
     /// A transaction's marker is in this partition of `__consumer_offsets`.
     pub(crate) async fn transaction_ended(&self, index: i32, producer_id: i64, commit: bool) {
-        let shard = self.shards.borrow().get(&index).cloned();
+        let shard = self.shards.borrow().get(&index).map(|(s, _)| Rc::clone(s));
         if let Some(shard) = shard {
             shard.transaction_ended(producer_id, commit).await;
         }
@@ -46,6 +50,6 @@ impl GroupCoordinator {
 
     pub(super) async fn shard(&self, group: &str) -> Result<Rc<Shard>, ErrorCode> {
         let index = self.partition_of(group).await?;
-        self.shards.borrow().get(&index).cloned().ok_or(ErrorCode::NOT_COORDINATOR)
+        self.shards.borrow().get(&index).map(|(s, _)| Rc::clone(s)).ok_or(ErrorCode::NOT_COORDINATOR)
     }
 }

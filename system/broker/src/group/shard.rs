@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 use env::node::{When, crash_point};
 use env::sync::{mpsc, oneshot};
+use env::task::AbortOnDrop;
 use protocol::{Certainty, ErrorCode};
 
 use super::machine::{Committed, Fetched, Input, Machine, Place, Visible};
@@ -53,12 +54,15 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Replays the partition and starts its task.
-    pub async fn load(context: Weak<Context>, partition: Partition) -> Result<Rc<Self>, BrokerError> {
+    pub async fn load(
+        context: Weak<Context>,
+        partition: Partition,
+    ) -> Result<(Rc<Self>, AbortOnDrop<()>), BrokerError> {
         let (queue, work) = mpsc::channel(MAX_QUEUED);
         let machine = RefCell::new(replayed(&partition).await?);
         let shard = Rc::new(Self { context, partition, machine, queue });
-        env::task::spawn(Rc::clone(&shard).run(work));
-        Ok(shard)
+        let task = env::task::spawn(Rc::clone(&shard).run(work)).abort_on_drop();
+        Ok((shard, task))
     }
 
     pub async fn commit(&self, commit: Commit) -> ErrorCode {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
+use env::task::AbortOnDrop;
 use protocol::ErrorCode;
 
 use super::machine::{Config, Reply, Request};
@@ -14,10 +15,13 @@ use crate::failure::BrokerError;
 use crate::internal_topics::{TRANSACTION_STATE, partition_for};
 use crate::partition::Partition;
 
+/// A shard and its task, which ends with the coordinator.
+type Led = (Rc<Shard>, AbortOnDrop<()>);
+
 pub struct TxnCoordinator {
     context: Weak<Context>,
     config: Config,
-    shards: RefCell<BTreeMap<i32, Rc<Shard>>>,
+    shards: RefCell<BTreeMap<i32, Led>>,
 }
 
 impl TxnCoordinator {
@@ -28,8 +32,8 @@ impl TxnCoordinator {
     /// Takes over a partition of `__transaction_state` that this broker leads.
     pub(crate) async fn lead(&self, partition: Partition) -> Result<(), BrokerError> {
         let index = partition.id().partition;
-        let shard = Shard::load(self.context.clone(), partition, self.config.clone()).await?;
-        self.shards.borrow_mut().insert(index, shard);
+        let loaded = Shard::load(self.context.clone(), partition, self.config.clone()).await?;
+        self.shards.borrow_mut().insert(index, loaded);
         Ok(())
     }
 
@@ -84,13 +88,14 @@ impl TxnCoordinator {
         let asked = (topic.to_owned(), partition);
         shards
             .get(&partition_for(transactional_id, shards.len() as i32))
-            .is_some_and(|s| s.is_ongoing(transactional_id, producer, std::iter::once(&asked)))
+            .is_some_and(|(s, _)| s.is_ongoing(transactional_id, producer, std::iter::once(&asked)))
     }
 
     async fn shard(&self, transactional_id: &str) -> Result<Rc<Shard>, ErrorCode> {
         let context = self.context.upgrade().ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?;
         let partitions = context.ensure_internal(TRANSACTION_STATE).await?;
-        let shard = self.shards.borrow().get(&partition_for(transactional_id, partitions)).cloned();
+        let shards = self.shards.borrow();
+        let shard = shards.get(&partition_for(transactional_id, partitions)).map(|(s, _)| Rc::clone(s));
         shard.ok_or(ErrorCode::NOT_COORDINATOR)
     }
 }

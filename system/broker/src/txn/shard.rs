@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use env::node::{When, crash_point};
 use env::sync::{mpsc, oneshot};
+use env::task::AbortOnDrop;
 use protocol::{Certainty, ErrorCode};
 
 use super::machine::{Action, Config, Input, Machine, Now, Reply, Request, RequestId, Token, replay};
@@ -51,7 +52,11 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Replays the partition and starts its tasks.
-    pub async fn load(context: Weak<Context>, partition: Partition, config: Config) -> Result<Rc<Self>, BrokerError> {
+    pub async fn load(
+        context: Weak<Context>,
+        partition: Partition,
+        config: Config,
+    ) -> Result<(Rc<Self>, AbortOnDrop<()>), BrokerError> {
         let (persists, queue) = mpsc::unbounded_channel();
         let shard = Rc::new(Self {
             context,
@@ -64,8 +69,8 @@ impl Shard {
             generation: Cell::new(0),
         });
         shard.reload().await?;
-        env::task::spawn(Rc::clone(&shard).run(queue));
-        Ok(shard)
+        let task = env::task::spawn(Rc::clone(&shard).run(queue)).abort_on_drop();
+        Ok((shard, task))
     }
 
     /// Decides and, where something must be durable first, waits for it.
