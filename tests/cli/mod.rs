@@ -3,6 +3,7 @@
 
 mod checks;
 mod refusals;
+mod runs;
 mod serves;
 
 use std::path::Path;

@@ -9,7 +9,6 @@
 
 mod data;
 mod nodes;
-mod translate;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;

@@ -14,7 +14,7 @@ use processor::worker::{self, WorkerConfig};
 use scenarios::plan::ProcessorKnobs;
 use tokio::sync::oneshot;
 
-use super::translate::job_config;
+use crate::deploy::job_config;
 use crate::plans::DEFAULT_PARTITIONS;
 
 /// Workers of the processor.
