@@ -43,7 +43,9 @@ impl DiskStore {
         env::disk::create_dir_all(&dir).await.map_err(fail)?;
         env::disk::sync_ancestors(&dir).await.map_err(fail)?;
         let store = Self { dir };
-        // Left by a crash inside `put`.
+        // A crash inside `put` leaves a file half written, or one that is whole and renamed but whose name is not yet
+        // durable: it is listed from now on, so no later power loss may take it back.
+        env::disk::sync_dir(&store.dir).await.map_err(fail)?;
         for entry in env::disk::read_dir(&store.dir).await.map_err(fail)? {
             if entry.name.ends_with(".tmp") {
                 env::disk::remove_file(store.dir.join(entry.name)).await.map_err(fail)?;

@@ -88,6 +88,8 @@ pub(super) async fn start(config: CoordinatorConfig) -> Result<Handle, Coordinat
         env::io::ErrorKind::WouldBlock => CoordinatorError::Locked(config.data_dir.clone()),
         _ => data(e),
     })?;
+    // What the last life renamed and did not live to sync is read from now on: it must stay.
+    env::disk::sync_dir(&config.data_dir).await.map_err(data)?;
     let meta = MetaFile::open(config.data_dir.join("coordinator.json"), &config.job.name).await?;
     let store = DiskStore::open(config.data_dir.join("checkpoints")).await;
     let store = store.map_err(|e| CoordinatorError::Data { path: config.data_dir.clone(), why: e.to_string() })?;
