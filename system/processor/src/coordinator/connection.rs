@@ -21,7 +21,9 @@ pub(super) async fn serve(id: u64, stream: TcpStream, silence: Duration, events:
     let hello = env::time::timeout(silence, control::read_message::<ToCoordinator, _>(&mut from)).await;
     let Ok(Ok((ToCoordinator::Register { worker, shuffle }, _))) = hello else { return };
     let (outbox, mut waiting) = mpsc::channel::<(ToWorker, Bytes)>(OUTBOX);
-    let heartbeats = outbox.clone();
+    // Weak: once the coordinator has dropped its end, because a newer connection took this one's place, the connection
+    // closes, and a worker that still listens here registers again.
+    let heartbeats = outbox.downgrade();
     let registered = Event::Registered { connection: id, worker: worker.clone(), shuffle, outbox };
     if events.send(registered).await.is_err() {
         return;
@@ -39,7 +41,8 @@ pub(super) async fn serve(id: u64, stream: TcpStream, silence: Duration, events:
             let next = env::time::timeout(silence, control::read_message(&mut from)).await;
             let Ok(Ok((message, payload))) = next else { return };
             if message == ToCoordinator::Heartbeat {
-                if heartbeats.try_send((ToWorker::Heartbeat, Bytes::new())).is_err() {
+                let Some(outbox) = heartbeats.upgrade() else { return };
+                if outbox.try_send((ToWorker::Heartbeat, Bytes::new())).is_err() {
                     return;
                 }
                 continue;

@@ -225,6 +225,12 @@ impl Driver {
     async fn event(&mut self, event: Event) -> Result<(), CoordinatorError> {
         let input = match event {
             Event::Registered { connection, worker, shuffle, outbox } => {
+                // Connections of one worker may be read in another order than they came: 1. a connection is held up;
+                // 2. the worker gives it up and makes another, which registers; 3. the first one's bytes arrive.
+                if self.workers.get(&worker).is_some_and(|(newest, _)| *newest > connection) {
+                    env::sometimes!(true, "an abandoned connection registered late");
+                    return Ok(());
+                }
                 self.workers.insert(worker.clone(), (connection, outbox));
                 Input::Registered { worker, shuffle }
             }

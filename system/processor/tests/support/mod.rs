@@ -29,7 +29,7 @@ impl Default for Job {
     fn default() -> Self {
         let mut config = JobConfig::new("job", "in", "out");
         config.watermark.out_of_orderness_ms = 150;
-        config.watermark.idle_after_ms = Some(3_000);
+        config.watermark.idle_after_ms = Some(1_000);
         config.window.assigner = streamproof_processor::job::Assigner::Tumbling { size_ms: 100, offset_ms: 0 };
         config.window.allowed_lateness_ms = 100;
         config.checkpoint.interval_ms = 200;
@@ -74,7 +74,9 @@ pub async fn produce(config: &ClientConfig, job: &Job, range: Range<i64>) {
     let producer = Producer::new(client, ProducerConfig::default());
     let mut sent = Vec::new();
     for i in range {
-        let partition = (i % i64::from(job.partitions)) as i32;
+        // The last partition is silent now and then, for longer than `idle_after`.
+        let busy = if (i / 200) % 2 == 1 { job.partitions - 1 } else { job.partitions };
+        let partition = (i % i64::from(busy)) as i32;
         sent.push(producer.send(&job.config.source.topic, partition, record(i)).await);
     }
     for delivery in sent {
