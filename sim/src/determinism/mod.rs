@@ -85,12 +85,8 @@ fn check_with(run: &Runner<'_>) -> Result<Hashes, Box<Divergence>> {
         let found = found.hashes;
         let probes_differ = expected.probe.zip(found.probe).is_some_and(|(a, b)| a != b);
         if found.world != expected.world || probes_differ {
-            return Err(Box::new(Divergence {
-                variant: variant.into(),
-                expected,
-                found,
-                first: first_difference(run),
-            }));
+            let first = first_difference(run, variant);
+            return Err(Box::new(Divergence { variant: variant.into(), expected, found, first }));
         }
     }
     Ok(expected)
@@ -114,10 +110,17 @@ fn with_logging<T>(body: impl FnOnce() -> T) -> T {
 /// The first event in which two runs part: its number, and what each has there.
 type First = Option<(u64, Option<String>, Option<String>)>;
 
-/// Repeats twice with the trace kept, and finds where they part.
-fn first_difference(run: &Runner<'_>) -> First {
-    let options = RunOptions { keep_trace: true, ..RunOptions::default() };
-    let (a, b) = both(|| run(&options), || run(&options));
+/// Runs the first run and `variant` again with the trace kept, and finds where they part.
+fn first_difference(run: &Runner<'_>, variant: &str) -> First {
+    let kept = RunOptions { keep_trace: true, ..RunOptions::default() };
+    let (a, b) = both(
+        || run(&kept),
+        || match variant {
+            "recorder off" => run(&RunOptions { recorder: Recorder::Off, ..kept.clone() }),
+            "logging at trace" => with_logging(|| run(&kept)),
+            _ => run(&kept),
+        },
+    );
     let index = (0..a.trace.len().max(b.trace.len())).find(|&i| a.trace.get(i) != b.trace.get(i))?;
     Some((index as u64, a.trace.get(index).cloned(), b.trace.get(index).cloned()))
 }

@@ -38,9 +38,7 @@ pub fn play(seed: u64, options: &RunOptions) -> Sample {
         ..Config::new(seed::draw(seed, "world", &[]).u64(), options.schedule.unwrap_or(seed))
     };
     let full = options.recorder == Recorder::Full;
-    let subscriber = tracing::dispatcher::get_default(Clone::clone);
     let played = on_seed(config, |world| async move {
-        let _logging = tracing::dispatcher::set_default(&subscriber);
         let hasher = Rc::new(Cell::new(Some(Xxh3::new())));
         if full {
             let heard = Rc::clone(&hasher);

@@ -64,14 +64,12 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
         ..Config::default()
     };
     let started = std::time::Instant::now();
-    let subscriber = tracing::dispatcher::get_default(Clone::clone);
     // Where the run's recording is put when the run does not come to its end.
     let left: Mutex<Option<Recorded>> = Mutex::new(None);
     let full = options.recorder == Recorder::Full;
     let left_in = &left;
     let out = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         on_seed(config, |world| async move {
-            let _logging = tracing::dispatcher::set_default(&subscriber);
             let recording = Recording::default();
             if full {
                 recording.listen();

@@ -145,11 +145,16 @@ where
 {
     assert!(!kernel::active(), "a world cannot be started inside a world");
     warm_up();
+    // The caller's subscriber, for the runtime's own spans too: one made under another subscriber would be unknown here.
+    let logging = tracing::dispatcher::get_default(Clone::clone);
     std::thread::scope(|scope| {
         let name = format!("seed {}/{}", config.world_seed, config.schedule_seed);
         // Deep futures of a debug build need room; untouched pages cost nothing.
         let thread = std::thread::Builder::new().name(name).stack_size(32 << 20);
-        match thread.spawn_scoped(scope, move || run(&config, f)).map(std::thread::ScopedJoinHandle::join) {
+        match thread
+            .spawn_scoped(scope, move || tracing::dispatcher::with_default(&logging, || run(&config, f)))
+            .map(std::thread::ScopedJoinHandle::join)
+        {
             Ok(Ok(out)) => out,
             Ok(Err(payload)) => std::panic::resume_unwind(payload),
             Err(e) => panic!("failed to start a thread for the seed: {e}"),
