@@ -4,6 +4,7 @@ mod cli;
 mod determinism;
 mod golden;
 mod plans;
+mod planted_bugs;
 mod regressions;
 mod smoke;
 mod tidy;

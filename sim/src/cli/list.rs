@@ -44,7 +44,11 @@ fn scenarios() -> Vec<Item> {
 
 fn invariants() -> Vec<Item> {
     let about = |p: &invariants::Property| format!("{} ({})", p.statement, p.source);
-    invariants::all().iter().map(|p| Item { name: p.name.into(), about: about(p) }).collect()
+    let mut items: Vec<Item> =
+        invariants::all().iter().map(|p| Item { name: p.name.into(), about: about(p) }).collect();
+    let about = "each phase of a run ends within its budget once the faults have stopped (semantics rule 26)";
+    items.push(Item { name: bugs::LIVENESS.into(), about: about.into() });
+    items
 }
 
 fn faults() -> Vec<Item> {
