@@ -49,11 +49,24 @@ const fn label(role: Role, label: &'static str, most: u64, transactions: bool) -
 
 /// Where crash points are put. A label that no driver has is never reached: sweeps show it as a fault that never bites.
 pub const LABELS: &[Label] = &[
+    label(Role::Broker, "append", 60, false),
+    label(Role::Broker, "flush", 40, false),
+    label(Role::Broker, "publish", 40, false),
+    label(Role::Broker, "ack", 40, false),
+    label(Role::Broker, "txn.marker", 5, true),
     label(Role::Broker, "disk.write", 40, false),
     label(Role::Broker, "disk.sync", 30, false),
     label(Role::Broker, "net.write", 60, false),
+    label(Role::Coordinator, "checkpoint.trigger", 4, false),
+    label(Role::Coordinator, "checkpoint.store", 3, false),
+    label(Role::Coordinator, "checkpoint.complete", 4, false),
     label(Role::Coordinator, "disk.sync", 3, false),
     label(Role::Coordinator, "disk.write", 3, false),
+    label(Role::Worker, "barrier.send", 2, false),
+    label(Role::Worker, "sink.prepare", 3, false),
+    label(Role::Worker, "sink.commit", 3, false),
+    label(Role::Worker, "window.fire", 10, false),
+    label(Role::Worker, "records.send", 10, false),
     label(Role::Worker, "net.write", 60, false),
 ];
 
