@@ -18,17 +18,17 @@ use crate::task::{Source, Task};
 
 /// Seeds of each scenario in the main job: about a minute on two cores.
 const MAIN_JOB: &[(&str, u64)] = &[
-    ("smoke", 40),
-    ("crash_restart", 60),
-    ("power_loss", 60),
-    ("duplicates", 60),
-    ("reordering", 40),
-    ("idle_partition", 40),
-    ("checkpoint_crash", 60),
-    ("swarm", 120),
-    (FLIGHTS, 4),
-    ("canary_page_cache", 10),
-    ("canary_at_least_once", 10),
+    ("smoke", 100),
+    ("crash_restart", 200),
+    ("power_loss", 200),
+    ("duplicates", 200),
+    ("reordering", 100),
+    ("idle_partition", 100),
+    ("checkpoint_crash", 150),
+    ("swarm", 400),
+    (FLIGHTS, 8),
+    ("canary_page_cache", 20),
+    ("canary_at_least_once", 20),
 ];
 
 const DEFAULT_SEEDS: u64 = 200;
