@@ -62,20 +62,22 @@ impl SinkWriter for Transactional {
         Box::pin(async move {
             for (slot, producer) in self.slots.iter().enumerate() {
                 let keep = restored.filter(|p| usize::from(p.slot) == slot);
-                let initialized = producer
-                    .init_transactions(keep.is_some())
-                    .await
-                    .map_err(|e| SinkError::new("fence earlier attempts", e))?;
-                let Some(prepared) = keep else { continue };
-                // Ongoing: the checkpoint's own transaction, to be committed; or a later one that opened the slot after
-                // it, to be aborted. None: it was committed before.
+                // Always kept first, and aborted by name if it is not wanted, never by the fencing call itself:
+                // 1. the call's bytes are held up, it times out; 2. its repetition succeeds, the slot opens and prepares
+                // epoch n, checkpoint n completes; 3. the first call arrives. One that aborts would take epoch n with
+                // it; one that keeps only fences this attempt, and the next one commits what checkpoint n holds.
+                let initialized =
+                    producer.init_transactions(true).await.map_err(|e| SinkError::new("fence earlier attempts", e))?;
+                // Ongoing: the checkpoint's own transaction, to be committed; or another that opened the slot, before or
+                // after it, to be aborted. None: it was ended before.
                 if initialized.ongoing.is_some() {
-                    let expected =
-                        ProducerIdEpoch { producer_id: prepared.producer_id, epoch: prepared.producer_epoch };
+                    let nothing = ProducerIdEpoch { producer_id: -1, epoch: -1 };
+                    let expected = keep
+                        .map_or(nothing, |p| ProducerIdEpoch { producer_id: p.producer_id, epoch: p.producer_epoch });
                     let done = producer
                         .complete_prepared(expected)
                         .await
-                        .map_err(|e| SinkError::new("commit the restored transaction", e))?;
+                        .map_err(|e| SinkError::new("end the transaction of an earlier attempt", e))?;
                     env::sometimes!(done == Completion::Committed, "a restored transaction was committed");
                     env::sometimes!(done == Completion::Aborted, "a lingering transaction was aborted");
                 }
