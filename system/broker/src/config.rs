@@ -1,5 +1,6 @@
 //! How a broker is set up. Every limit on memory and queues is named here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +28,28 @@ pub struct BrokerConfig {
     pub advertised_port: Option<u16>,
     pub data_dir: PathBuf,
     pub flush: Flush,
+    /// Where this broker stands, for the placement of replicas and for consumers that read from the nearest one.
+    pub rack: Option<String>,
+
+    /// The controller quorum: host and port of each voter, the same on every node. A node that is not among them is a
+    /// broker that only reads the metadata log. Empty: this node alone is the quorum.
+    pub voters: BTreeMap<i32, (String, u16)>,
+    /// A voter without a leader for this long, plus a random part of the same length, stands for election.
+    pub quorum_election_timeout_ms: u64,
+    /// A follower of the metadata log that could not fetch for this long gives its leader up; a leader that a majority
+    /// did not fetch from for this long resigns.
+    pub quorum_fetch_timeout_ms: u64,
+    /// A broker that the controller did not hear of for this long is fenced: it leads nothing and leaves in-sync sets.
+    pub broker_session_timeout_ms: u64,
+    /// Between two heartbeats to the controller.
+    pub broker_heartbeat_interval_ms: u64,
+
+    /// Replicas of a topic created without a number; of internal topics as many of these as there are brokers.
+    pub default_replication_factor: i16,
+    /// Fewest members of the in-sync set with which acks=all is accepted, unless the topic says otherwise.
+    pub min_insync_replicas: i32,
+    /// A follower that was not at the leader's log end for this long leaves the in-sync set.
+    pub replica_lag_max_ms: u64,
 
     /// Largest request accepted, in bytes; a connection that announces a larger one is closed.
     pub max_frame_bytes: usize,
@@ -76,6 +99,15 @@ impl Default for BrokerConfig {
             advertised_port: None,
             data_dir: PathBuf::from("data"),
             flush: Flush::Fsync,
+            rack: None,
+            voters: BTreeMap::new(),
+            quorum_election_timeout_ms: 1000,
+            quorum_fetch_timeout_ms: 2000,
+            broker_session_timeout_ms: 9000,
+            broker_heartbeat_interval_ms: 2000,
+            default_replication_factor: 1,
+            min_insync_replicas: 1,
+            replica_lag_max_ms: 30_000,
             max_frame_bytes: 32 << 20,
             max_connections: 1024,
             max_in_flight: 16,
@@ -110,12 +142,27 @@ impl BrokerConfig {
             ("transaction_max_timeout_ms", self.transaction_max_timeout_ms.into()),
             ("producer_id_block", self.producer_id_block),
             ("fetch_max_bytes", self.fetch_max_bytes.into()),
+            ("default_replication_factor", self.default_replication_factor.into()),
+            ("min_insync_replicas", self.min_insync_replicas.into()),
+            ("replica_lag_max_ms", self.replica_lag_max_ms as i64),
+            ("quorum_election_timeout_ms", self.quorum_election_timeout_ms as i64),
+            ("quorum_fetch_timeout_ms", self.quorum_fetch_timeout_ms as i64),
+            ("broker_heartbeat_interval_ms", self.broker_heartbeat_interval_ms as i64),
         ];
         if let Some((name, value)) = at_least_one.iter().find(|(_, v)| *v < 1) {
             return Err(format!("{name} is {value}, must be at least 1"));
         }
         if self.node_id < 0 {
             return Err(format!("node_id is {}, must not be negative", self.node_id));
+        }
+        if self.voters.keys().any(|id| *id < 0) {
+            return Err("voters must not have negative ids".to_owned());
+        }
+        if self.broker_session_timeout_ms <= self.broker_heartbeat_interval_ms {
+            let (session, heartbeat) = (self.broker_session_timeout_ms, self.broker_heartbeat_interval_ms);
+            return Err(format!(
+                "broker_session_timeout_ms is {session}, must be more than the heartbeat's {heartbeat}"
+            ));
         }
         if self.cluster_id.is_empty() || self.cluster_id.len() > 249 || self.cluster_id.contains(['\n', '\r']) {
             return Err("cluster_id must be one line of 1 to 249 characters".to_owned());
@@ -124,5 +171,15 @@ impl BrokerConfig {
             return Err(format!("max_frame_bytes is {}, must be 1 KiB to 2 GiB", self.max_frame_bytes));
         }
         Ok(())
+    }
+
+    /// The ids of the controller quorum's voters.
+    pub fn voter_ids(&self) -> BTreeSet<i32> {
+        if self.voters.is_empty() { BTreeSet::from([self.node_id]) } else { self.voters.keys().copied().collect() }
+    }
+
+    /// Whether this node is a voter of the controller quorum.
+    pub fn is_voter(&self) -> bool {
+        self.voters.is_empty() || self.voters.contains_key(&self.node_id)
     }
 }
