@@ -4,6 +4,8 @@ use protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey,
 use protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use protocol::{ErrorCode, StrBytes, api, str_bytes};
 
+use crate::dispatch::SERVED;
+
 /// From this version on a client names itself.
 const NAMED: i16 = 3;
 const ZERO_ALLOWED: i16 = 4;
@@ -20,7 +22,7 @@ pub(crate) fn handle(version: i16, request: &ApiVersionsRequest) -> ApiVersionsR
     if version >= NAMED && !(named(&request.client_software_name) && named(&request.client_software_version)) {
         return response.with_error_code(ErrorCode::INVALID_REQUEST.code());
     }
-    let keys = api::ALL.into_iter().filter_map(|api| {
+    let keys = SERVED.iter().filter_map(|&api| {
         let range = api::versions(api)?;
         Some(ApiVersion::default().with_api_key(api as i16).with_min_version(range.min).with_max_version(range.max))
     });

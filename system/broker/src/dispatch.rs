@@ -3,11 +3,30 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use protocol::{Request, RequestBody, ResponseBody, response};
+use protocol::{ApiKey, Request, RequestBody, ResponseBody, response};
 
 use crate::context::Context;
 use crate::turn::Turn;
 use crate::{api_versions, create_topics, fetch, find_coordinator, group, list_offsets, metadata_api, produce, txn};
+
+/// What [`handle`] has an arm for, and so what ApiVersions tells.
+pub(crate) const SERVED: &[ApiKey] = &[
+    ApiKey::Produce,
+    ApiKey::Fetch,
+    ApiKey::ListOffsets,
+    ApiKey::Metadata,
+    ApiKey::OffsetCommit,
+    ApiKey::OffsetFetch,
+    ApiKey::FindCoordinator,
+    ApiKey::ApiVersions,
+    ApiKey::CreateTopics,
+    ApiKey::InitProducerId,
+    ApiKey::AddPartitionsToTxn,
+    ApiKey::AddOffsetsToTxn,
+    ApiKey::EndTxn,
+    ApiKey::WriteTxnMarkers,
+    ApiKey::TxnOffsetCommit,
+];
 
 /// Handles the request; its framed answer, `None` if it has none or cannot be encoded.
 pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -> Option<Bytes> {
@@ -33,6 +52,10 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -
         RequestBody::EndTxn(r) => txn::api::end(&context, version, r).await.into(),
         RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r).await.into(),
         RequestBody::TxnOffsetCommit(r) => group::api::txn_commit(&context, version, r).await.into(),
+        _ => {
+            tracing::debug!(?api_key, version, "not served here");
+            return None;
+        }
     };
     match response::encode(version, correlation_id, &body) {
         Ok(frame) => Some(frame),

@@ -3,24 +3,70 @@
 pub use kafka_protocol::messages::ApiKey;
 pub use kafka_protocol::protocol::VersionRange;
 
-/// All APIs, in the order of their keys.
-pub const ALL: [ApiKey; 15] = [
-    ApiKey::Produce,
-    ApiKey::Fetch,
-    ApiKey::ListOffsets,
-    ApiKey::Metadata,
-    ApiKey::OffsetCommit,
-    ApiKey::OffsetFetch,
-    ApiKey::FindCoordinator,
-    ApiKey::ApiVersions,
-    ApiKey::CreateTopics,
-    ApiKey::InitProducerId,
-    ApiKey::AddPartitionsToTxn,
-    ApiKey::AddOffsetsToTxn,
-    ApiKey::EndTxn,
-    ApiKey::WriteTxnMarkers,
-    ApiKey::TxnOffsetCommit,
-];
+/// The one table of APIs, in the order of their keys: each with its request and its response.
+macro_rules! for_each_api {
+    ($then:ident) => {
+        $then! {
+            Produce(messages::ProduceRequest, messages::ProduceResponse),
+            Fetch(messages::FetchRequest, messages::FetchResponse),
+            ListOffsets(messages::ListOffsetsRequest, messages::ListOffsetsResponse),
+            Metadata(messages::MetadataRequest, messages::MetadataResponse),
+            OffsetCommit(messages::OffsetCommitRequest, messages::OffsetCommitResponse),
+            OffsetFetch(messages::OffsetFetchRequest, messages::OffsetFetchResponse),
+            FindCoordinator(messages::FindCoordinatorRequest, messages::FindCoordinatorResponse),
+            JoinGroup(messages::JoinGroupRequest, messages::JoinGroupResponse),
+            Heartbeat(messages::HeartbeatRequest, messages::HeartbeatResponse),
+            LeaveGroup(messages::LeaveGroupRequest, messages::LeaveGroupResponse),
+            SyncGroup(messages::SyncGroupRequest, messages::SyncGroupResponse),
+            DescribeGroups(messages::DescribeGroupsRequest, messages::DescribeGroupsResponse),
+            ListGroups(messages::ListGroupsRequest, messages::ListGroupsResponse),
+            ApiVersions(messages::ApiVersionsRequest, messages::ApiVersionsResponse),
+            CreateTopics(messages::CreateTopicsRequest, messages::CreateTopicsResponse),
+            DeleteTopics(messages::DeleteTopicsRequest, messages::DeleteTopicsResponse),
+            DeleteRecords(messages::DeleteRecordsRequest, messages::DeleteRecordsResponse),
+            InitProducerId(init_producer_id::InitProducerIdRequest, init_producer_id::InitProducerIdResponse),
+            OffsetForLeaderEpoch(messages::OffsetForLeaderEpochRequest, messages::OffsetForLeaderEpochResponse),
+            AddPartitionsToTxn(messages::AddPartitionsToTxnRequest, messages::AddPartitionsToTxnResponse),
+            AddOffsetsToTxn(messages::AddOffsetsToTxnRequest, messages::AddOffsetsToTxnResponse),
+            EndTxn(messages::EndTxnRequest, messages::EndTxnResponse),
+            WriteTxnMarkers(messages::WriteTxnMarkersRequest, messages::WriteTxnMarkersResponse),
+            TxnOffsetCommit(messages::TxnOffsetCommitRequest, messages::TxnOffsetCommitResponse),
+            DescribeConfigs(messages::DescribeConfigsRequest, messages::DescribeConfigsResponse),
+            CreatePartitions(messages::CreatePartitionsRequest, messages::CreatePartitionsResponse),
+            DeleteGroups(messages::DeleteGroupsRequest, messages::DeleteGroupsResponse),
+            ElectLeaders(messages::ElectLeadersRequest, messages::ElectLeadersResponse),
+            IncrementalAlterConfigs(messages::IncrementalAlterConfigsRequest, messages::IncrementalAlterConfigsResponse),
+            OffsetDelete(messages::OffsetDeleteRequest, messages::OffsetDeleteResponse),
+            Vote(messages::VoteRequest, messages::VoteResponse),
+            BeginQuorumEpoch(messages::BeginQuorumEpochRequest, messages::BeginQuorumEpochResponse),
+            EndQuorumEpoch(messages::EndQuorumEpochRequest, messages::EndQuorumEpochResponse),
+            DescribeQuorum(messages::DescribeQuorumRequest, messages::DescribeQuorumResponse),
+            AlterPartition(messages::AlterPartitionRequest, messages::AlterPartitionResponse),
+            Envelope(messages::EnvelopeRequest, messages::EnvelopeResponse),
+            FetchSnapshot(messages::FetchSnapshotRequest, messages::FetchSnapshotResponse),
+            DescribeCluster(messages::DescribeClusterRequest, messages::DescribeClusterResponse),
+            DescribeProducers(messages::DescribeProducersRequest, messages::DescribeProducersResponse),
+            BrokerRegistration(messages::BrokerRegistrationRequest, messages::BrokerRegistrationResponse),
+            BrokerHeartbeat(messages::BrokerHeartbeatRequest, messages::BrokerHeartbeatResponse),
+            UnregisterBroker(messages::UnregisterBrokerRequest, messages::UnregisterBrokerResponse),
+            DescribeTransactions(messages::DescribeTransactionsRequest, messages::DescribeTransactionsResponse),
+            ListTransactions(messages::ListTransactionsRequest, messages::ListTransactionsResponse),
+            AllocateProducerIds(messages::AllocateProducerIdsRequest, messages::AllocateProducerIdsResponse),
+            ConsumerGroupHeartbeat(messages::ConsumerGroupHeartbeatRequest, messages::ConsumerGroupHeartbeatResponse),
+            ConsumerGroupDescribe(messages::ConsumerGroupDescribeRequest, messages::ConsumerGroupDescribeResponse),
+            DescribeTopicPartitions(messages::DescribeTopicPartitionsRequest, messages::DescribeTopicPartitionsResponse),
+        }
+    };
+}
+pub(crate) use for_each_api;
+
+macro_rules! keys {
+    ($($api:ident($request:ty, $response:ty),)*) => {
+        /// All APIs, in the order of their keys.
+        pub const ALL: &[ApiKey] = &[$(ApiKey::$api,)*];
+    };
+}
+for_each_api!(keys);
 
 /// The versions this crate encodes and decodes; `None` for an API it does not know.
 pub fn versions(api: ApiKey) -> Option<VersionRange> {
@@ -31,8 +77,6 @@ pub fn versions(api: ApiKey) -> Option<VersionRange> {
     match api {
         // KIP-939, by hand in `init_producer_id`.
         ApiKey::InitProducerId => range.max = 6,
-        // 18 adds a follower's high watermark (KIP-1166); no follower fetches yet.
-        ApiKey::Fetch => range.max = 17,
         // The crate lists 10 (topic ids), but cannot encode it.
         ApiKey::OffsetCommit | ApiKey::OffsetFetch => range.max = 9,
         _ => {}
@@ -54,6 +98,11 @@ pub fn response_header_version(api: ApiKey, version: i16) -> i16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_keys() {
+        assert!(ALL.is_sorted_by_key(|k| *k as i16));
+    }
 
     #[test]
     fn api_versions_responses_always_have_header_0() {

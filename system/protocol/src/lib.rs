@@ -12,11 +12,13 @@
 //! | [`frame`] | bytes of a connection to frames and back |
 //! | [`request`], [`response`] | frames to messages and back |
 //! | [`api`] | the APIs and versions this crate can speak |
+//! | `body` | the two enums of messages, from the one table of APIs |
 //! | [`error_code`] | Kafka's error codes: retriable or not, failed or unknown |
 //! | [`batch`] | record batches, records, control records, compression |
 
 pub mod api;
 pub mod batch;
+mod body;
 pub mod error_code;
 pub mod frame;
 mod guard;
@@ -25,11 +27,11 @@ pub mod request;
 pub mod response;
 
 pub use api::{ApiKey, VersionRange};
+pub use body::{RequestBody, ResponseBody};
 pub use error_code::{Certainty, ErrorCode};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 pub use kafka_protocol::{messages, protocol as wire};
-pub use request::{Request, RequestBody};
-pub use response::ResponseBody;
+pub use request::Request;
 pub use uuid::Uuid;
 pub use wire::StrBytes;
 

@@ -4,12 +4,13 @@
 //! than the bytes left could hold.
 
 use bytes::{Buf, Bytes, BytesMut};
-use kafka_protocol::messages::{self, ApiKey, RequestHeader};
+use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
 
 use crate::api;
+use crate::body::RequestBody;
 use crate::frame::put_frame;
-use crate::init_producer_id::InitProducerIdRequest;
+
 use crate::wire::StrBytes;
 
 /// Bytes that are not the message they claim to be.
@@ -65,76 +66,6 @@ impl Request {
     pub fn api_key(&self) -> ApiKey {
         self.body.api_key()
     }
-}
-
-macro_rules! request_body {
-    ($($api:ident($message:ty),)*) => {
-        /// A request's body, one variant for each API.
-        #[derive(Debug, Clone, PartialEq)]
-        pub enum RequestBody {
-            InitProducerId(InitProducerIdRequest),
-            $($api($message),)*
-        }
-
-        impl RequestBody {
-            pub fn api_key(&self) -> ApiKey {
-                match self {
-                    Self::InitProducerId(_) => ApiKey::InitProducerId,
-                    $(Self::$api(_) => ApiKey::$api,)*
-                }
-            }
-
-            pub(crate) fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<Self, Malformed> {
-                crate::guard::check_request(api, version, buf)?;
-                Ok(match api {
-                    ApiKey::InitProducerId => Self::InitProducerId(InitProducerIdRequest::decode(buf, version)?),
-                    $(ApiKey::$api => Self::$api(
-                        <$message>::decode(buf, version).map_err(|e| Malformed::new(e.to_string()))?
-                    ),)*
-                    _ => return Err(Malformed::new("API without a body here")),
-                })
-            }
-
-            fn put(&self, version: i16, buf: &mut BytesMut) -> Result<(), String> {
-                match self {
-                    Self::InitProducerId(m) => {
-                        m.encode(buf, version);
-                        Ok(())
-                    }
-                    $(Self::$api(m) => m.encode(buf, version).map_err(|e| e.to_string()),)*
-                }
-            }
-        }
-
-        impl From<InitProducerIdRequest> for RequestBody {
-            fn from(m: InitProducerIdRequest) -> Self {
-                Self::InitProducerId(m)
-            }
-        }
-
-        $(impl From<$message> for RequestBody {
-            fn from(m: $message) -> Self {
-                Self::$api(m)
-            }
-        })*
-    };
-}
-
-request_body! {
-    Produce(messages::ProduceRequest),
-    Fetch(messages::FetchRequest),
-    ListOffsets(messages::ListOffsetsRequest),
-    Metadata(messages::MetadataRequest),
-    OffsetCommit(messages::OffsetCommitRequest),
-    OffsetFetch(messages::OffsetFetchRequest),
-    FindCoordinator(messages::FindCoordinatorRequest),
-    ApiVersions(messages::ApiVersionsRequest),
-    CreateTopics(messages::CreateTopicsRequest),
-    AddPartitionsToTxn(messages::AddPartitionsToTxnRequest),
-    AddOffsetsToTxn(messages::AddOffsetsToTxnRequest),
-    EndTxn(messages::EndTxnRequest),
-    WriteTxnMarkers(messages::WriteTxnMarkersRequest),
-    TxnOffsetCommit(messages::TxnOffsetCommitRequest),
 }
 
 /// Decodes a frame (without its length prefix). Never panics, and allocates no more than a small multiple of the frame.

@@ -6,80 +6,11 @@ use kafka_protocol::messages::{self, ApiKey, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
 
 use crate::api;
+use crate::body::ResponseBody;
 use crate::error_code::ErrorCode;
 use crate::frame::put_frame;
-use crate::init_producer_id::InitProducerIdResponse;
+
 use crate::request::{EncodeError, Malformed};
-
-macro_rules! response_body {
-    ($($api:ident($message:ty),)*) => {
-        /// A response's body, one variant for each API.
-        #[derive(Debug, Clone, PartialEq)]
-        pub enum ResponseBody {
-            InitProducerId(InitProducerIdResponse),
-            $($api($message),)*
-        }
-
-        impl ResponseBody {
-            pub fn api_key(&self) -> ApiKey {
-                match self {
-                    Self::InitProducerId(_) => ApiKey::InitProducerId,
-                    $(Self::$api(_) => ApiKey::$api,)*
-                }
-            }
-
-            pub(crate) fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<Self, Malformed> {
-                crate::guard::check_response(api, version, buf)?;
-                Ok(match api {
-                    ApiKey::InitProducerId => Self::InitProducerId(InitProducerIdResponse::decode(buf, version)?),
-                    $(ApiKey::$api => Self::$api(
-                        <$message>::decode(buf, version).map_err(|e| Malformed::new(e.to_string()))?
-                    ),)*
-                    _ => return Err(Malformed::new("API without a body here")),
-                })
-            }
-
-            fn put(&self, version: i16, buf: &mut BytesMut) -> Result<(), String> {
-                match self {
-                    Self::InitProducerId(m) => {
-                        m.encode(buf, version);
-                        Ok(())
-                    }
-                    $(Self::$api(m) => m.encode(buf, version).map_err(|e| e.to_string()),)*
-                }
-            }
-        }
-
-        impl From<InitProducerIdResponse> for ResponseBody {
-            fn from(m: InitProducerIdResponse) -> Self {
-                Self::InitProducerId(m)
-            }
-        }
-
-        $(impl From<$message> for ResponseBody {
-            fn from(m: $message) -> Self {
-                Self::$api(m)
-            }
-        })*
-    };
-}
-
-response_body! {
-    Produce(messages::ProduceResponse),
-    Fetch(messages::FetchResponse),
-    ListOffsets(messages::ListOffsetsResponse),
-    Metadata(messages::MetadataResponse),
-    OffsetCommit(messages::OffsetCommitResponse),
-    OffsetFetch(messages::OffsetFetchResponse),
-    FindCoordinator(messages::FindCoordinatorResponse),
-    ApiVersions(messages::ApiVersionsResponse),
-    CreateTopics(messages::CreateTopicsResponse),
-    AddPartitionsToTxn(messages::AddPartitionsToTxnResponse),
-    AddOffsetsToTxn(messages::AddOffsetsToTxnResponse),
-    EndTxn(messages::EndTxnResponse),
-    WriteTxnMarkers(messages::WriteTxnMarkersResponse),
-    TxnOffsetCommit(messages::TxnOffsetCommitResponse),
-}
 
 /// Encodes a response as a frame, its length first.
 pub fn encode(version: i16, correlation_id: i32, body: &ResponseBody) -> Result<Bytes, EncodeError> {

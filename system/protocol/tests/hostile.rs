@@ -111,7 +111,7 @@ fn attacks_fit_into_little_memory() {
 
 fn attack() {
     // Arrays of two thousand million elements, as the first field and deeper.
-    for (key, version) in api::ALL.into_iter().flat_map(|k| {
+    for (key, version) in api::ALL.iter().copied().flat_map(|k| {
         let range = api::versions(k).unwrap();
         (range.min..=range.max).map(move |v| (k, v))
     }) {

@@ -235,11 +235,11 @@ impl Server {
 
     fn api_versions(&self) -> messages::ApiVersionsResponse {
         use messages::api_versions_response::{ApiVersion, FinalizedFeatureKey};
-        let keys = api::ALL.map(|key| {
+        let keys = api::ALL.iter().map(|&key| {
             let (min, max) = self.versions(key);
             ApiVersion::default().with_api_key(key as i16).with_min_version(min).with_max_version(max)
         });
-        let answer = messages::ApiVersionsResponse::default().with_api_keys(keys.to_vec());
+        let answer = messages::ApiVersionsResponse::default().with_api_keys(keys.collect());
         if self.0.borrow().old {
             return answer;
         }

@@ -7,8 +7,6 @@
 
 mod schema;
 
-use kafka_protocol::messages::ApiKey;
-
 use crate::request::Malformed;
 
 /// How a field lies on the wire.
@@ -25,6 +23,8 @@ enum Kind {
     Blob,
     Array(&'static Kind),
     Struct(&'static [Field]),
+    /// A struct or null: a byte says which.
+    Maybe(&'static [Field]),
 }
 
 /// A field of some versions, or a tagged field from a version on.
@@ -36,11 +36,18 @@ struct Field {
     kind: Kind,
 }
 
+/// A message's fields.
 #[derive(Debug, Clone, Copy)]
-struct Message {
-    /// From this version on strings, bytes and arrays are compact and each struct ends with tagged fields.
+pub(crate) struct Layout {
+    /// From this version on strings, bytes and arrays are compact and each struct ends with tagged fields; `i16::MAX` if
+    /// none does.
     flexible_from: i16,
     fields: &'static [Field],
+}
+
+/// A message of the `kafka-protocol` crate whose layout is in [`schema`].
+pub(crate) trait Known {
+    const LAYOUT: Layout;
 }
 
 const fn all(kind: Kind) -> Field {
@@ -59,61 +66,9 @@ const fn tag(tag: u32, from: i16, kind: Kind) -> Field {
     Field { from, to: i16::MAX, tag: Some(tag), kind }
 }
 
-/// The layout of a request; `None` for InitProducerId, which this crate decodes itself.
-fn request(api: ApiKey) -> Option<&'static Message> {
-    Some(match api {
-        ApiKey::Produce => &schema::PRODUCE_REQUEST,
-        ApiKey::Fetch => &schema::FETCH_REQUEST,
-        ApiKey::ListOffsets => &schema::LIST_OFFSETS_REQUEST,
-        ApiKey::Metadata => &schema::METADATA_REQUEST,
-        ApiKey::OffsetCommit => &schema::OFFSET_COMMIT_REQUEST,
-        ApiKey::OffsetFetch => &schema::OFFSET_FETCH_REQUEST,
-        ApiKey::FindCoordinator => &schema::FIND_COORDINATOR_REQUEST,
-        ApiKey::ApiVersions => &schema::API_VERSIONS_REQUEST,
-        ApiKey::CreateTopics => &schema::CREATE_TOPICS_REQUEST,
-        ApiKey::AddPartitionsToTxn => &schema::ADD_PARTITIONS_TO_TXN_REQUEST,
-        ApiKey::AddOffsetsToTxn => &schema::ADD_OFFSETS_TO_TXN_REQUEST,
-        ApiKey::EndTxn => &schema::END_TXN_REQUEST,
-        ApiKey::WriteTxnMarkers => &schema::WRITE_TXN_MARKERS_REQUEST,
-        ApiKey::TxnOffsetCommit => &schema::TXN_OFFSET_COMMIT_REQUEST,
-        _ => return None,
-    })
-}
-
-/// The layout of a response, likewise.
-fn response(api: ApiKey) -> Option<&'static Message> {
-    Some(match api {
-        ApiKey::Produce => &schema::PRODUCE_RESPONSE,
-        ApiKey::Fetch => &schema::FETCH_RESPONSE,
-        ApiKey::ListOffsets => &schema::LIST_OFFSETS_RESPONSE,
-        ApiKey::Metadata => &schema::METADATA_RESPONSE,
-        ApiKey::OffsetCommit => &schema::OFFSET_COMMIT_RESPONSE,
-        ApiKey::OffsetFetch => &schema::OFFSET_FETCH_RESPONSE,
-        ApiKey::FindCoordinator => &schema::FIND_COORDINATOR_RESPONSE,
-        ApiKey::ApiVersions => &schema::API_VERSIONS_RESPONSE,
-        ApiKey::CreateTopics => &schema::CREATE_TOPICS_RESPONSE,
-        ApiKey::AddPartitionsToTxn => &schema::ADD_PARTITIONS_TO_TXN_RESPONSE,
-        ApiKey::AddOffsetsToTxn => &schema::ADD_OFFSETS_TO_TXN_RESPONSE,
-        ApiKey::EndTxn => &schema::END_TXN_RESPONSE,
-        ApiKey::WriteTxnMarkers => &schema::WRITE_TXN_MARKERS_RESPONSE,
-        ApiKey::TxnOffsetCommit => &schema::TXN_OFFSET_COMMIT_RESPONSE,
-        _ => return None,
-    })
-}
-
-/// Checks a request's body.
-pub(crate) fn check_request(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
-    check(request(api), version, body)
-}
-
-/// Checks a response's body.
-pub(crate) fn check_response(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
-    check(response(api), version, body)
-}
-
-fn check(message: Option<&Message>, version: i16, body: &[u8]) -> Result<(), Malformed> {
-    let Some(message) = message else { return Ok(()) };
-    Walk { left: body, version, flexible: version >= message.flexible_from }.fields(message.fields)
+/// Checks a message's body.
+pub(crate) fn check(layout: &Layout, version: i16, body: &[u8]) -> Result<(), Malformed> {
+    Walk { left: body, version, flexible: version >= layout.flexible_from }.fields(layout.fields)
 }
 
 struct Walk<'a> {
@@ -183,6 +138,10 @@ impl Walk<'_> {
                 (0..count).try_for_each(|_| self.value(element))
             }
             Kind::Struct(fields) => self.fields(fields),
+            Kind::Maybe(fields) => match self.array()? {
+                [1] => self.fields(fields),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -221,7 +180,7 @@ mod tests {
     use proptest::test_runner::TestRng;
 
     use super::*;
-    use crate::{RequestBody, ResponseBody, api};
+    use crate::{ApiKey, RequestBody, ResponseBody, api};
 
     /// Writes random bytes that the layout allows.
     struct Make<'a> {
@@ -258,6 +217,14 @@ mod tests {
                     return (0..n).for_each(|_| self.value(element));
                 }
                 Kind::Struct(fields) => return self.fields(fields),
+                Kind::Maybe(fields) => {
+                    let present = self.rng.next_u32().is_multiple_of(2);
+                    self.out.put_i8(if present { 1 } else { -1 });
+                    if present {
+                        self.fields(fields);
+                    }
+                    return;
+                }
             };
             let mut bytes = vec![0; fixed];
             self.rng.fill_bytes(&mut bytes);
@@ -292,7 +259,7 @@ mod tests {
         }
     }
 
-    fn make(message: &Message, version: i16, rng: &mut TestRng) -> Bytes {
+    fn make(message: &Layout, version: i16, rng: &mut TestRng) -> Bytes {
         let mut make = Make { out: BytesMut::new(), rng, version, flexible: version >= message.flexible_from };
         make.fields(message.fields);
         make.out.freeze()
@@ -302,16 +269,16 @@ mod tests {
     #[test]
     fn layouts_agree_with_the_crate() {
         let mut rng = TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
-        for api in api::ALL {
+        for &api in api::ALL {
             let range = api::versions(api).unwrap();
             for version in range.min..=range.max {
                 for _ in 0..20 {
-                    if let Some(message) = request(api) {
+                    if let Some(message) = RequestBody::layout(api) {
                         let mut bytes = make(message, version, &mut rng);
                         let body = RequestBody::decode(api, version, &mut bytes);
                         assert!(body.is_ok() && bytes.is_empty(), "{api:?} request v{version}: {body:?}");
                     }
-                    if let Some(message) = response(api) {
+                    if let Some(message) = ResponseBody::layout(api) {
                         let mut bytes = make(message, version, &mut rng);
                         let body = ResponseBody::decode(api, version, &mut bytes);
                         assert!(body.is_ok() && bytes.is_empty(), "{api:?} response v{version}: {body:?}");
@@ -325,17 +292,17 @@ mod tests {
     #[test]
     fn cut_and_mutated_messages_never_panic() {
         let mut rng = TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
-        for api in api::ALL {
+        for &api in api::ALL {
             let range = api::versions(api).unwrap();
             for version in range.min..=range.max {
                 for _ in 0..50 {
-                    for message in [request(api), response(api)].into_iter().flatten() {
+                    for message in [RequestBody::layout(api), ResponseBody::layout(api)].into_iter().flatten() {
                         let whole = make(message, version, &mut rng);
                         if whole.is_empty() {
                             continue;
                         }
                         let at = rng.next_u32() as usize % whole.len();
-                        assert!(check(Some(message), version, &whole[..at]).is_err(), "{api:?} v{version} cut at {at}");
+                        assert!(check(message, version, &whole[..at]).is_err(), "{api:?} v{version} cut at {at}");
                         let mut bad = whole.to_vec();
                         bad[at] = rng.next_u32() as u8;
                         let _ = RequestBody::decode(api, version, &mut Bytes::from(bad.clone()));
@@ -348,9 +315,10 @@ mod tests {
 
     #[test]
     fn counts_past_the_end_are_refused() {
+        let metadata = RequestBody::layout(ApiKey::Metadata).unwrap();
         // Metadata v0: an array of 2^31 - 1 topics, and nothing after it.
-        assert!(check_request(ApiKey::Metadata, 0, &[0x7f, 0xff, 0xff, 0xff]).is_err());
+        assert!(check(metadata, 0, &[0x7f, 0xff, 0xff, 0xff]).is_err());
         // Metadata v9: the same in compact form.
-        assert!(check_request(ApiKey::Metadata, 9, &[0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+        assert!(check(metadata, 9, &[0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
     }
 }
