@@ -11,6 +11,7 @@
 //! | `txn` | the transaction coordinator |
 //! | `group` | consumer offsets |
 //! | `partition`, `produce`, `fetch`, `list_offsets`, `purgatory` | records |
+//! | `peer` | calls to other brokers |
 
 mod api_versions;
 mod broker;
@@ -32,6 +33,7 @@ mod list_offsets;
 pub mod metadata;
 mod metadata_api;
 pub mod partition;
+pub mod peer;
 pub mod probe;
 mod produce;
 mod producer_ids;
