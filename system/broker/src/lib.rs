@@ -38,6 +38,7 @@ pub mod probe;
 mod produce;
 mod producer_ids;
 mod purgatory;
+pub mod quorum;
 mod server;
 mod topics;
 mod turn;
