@@ -20,11 +20,13 @@ use protocol::Uuid;
 use crate::config::BrokerConfig;
 use crate::connection::Closing;
 use crate::context::Context;
+use crate::controller::machine::Settings;
+use crate::controller::proposal::{Heartbeat, Outcome, Proposal, Registration};
 use crate::data_dir::DataDir;
 use crate::failure::{BrokerError, Failure};
 use crate::group::GroupCoordinator;
 use crate::ids;
-use crate::metadata::{Metadata, Outcome, Proposal};
+use crate::metadata::Metadata;
 use crate::probe::Probe;
 use crate::producer_ids::ProducerIds;
 use crate::server::{self, Connections};
@@ -57,7 +59,7 @@ impl Broker {
         let data_dir = DataDir::open(&config, fresh_id()).await?;
 
         let failure = Failure::default();
-        let metadata = Metadata::open(&data_dir.metadata_dir(), config.node_id, failure.clone()).await?;
+        let metadata = Metadata::open(&data_dir.metadata_dir(), Settings::of(&config), failure.clone()).await?;
         env::disk::sync_dir(&data_dir.path).await.map_err(|e| BrokerError::storage(data_dir.path.display(), e))?;
         let broker_epoch = register(&metadata, &config, local_addr, &data_dir, fresh_id()).await?;
 
@@ -148,16 +150,27 @@ async fn register(
     data_dir: &DataDir,
     incarnation_id: Uuid,
 ) -> Result<i64, BrokerError> {
-    let proposal = Proposal::RegisterBroker {
-        broker_id: config.node_id,
+    let broker_id = config.node_id;
+    let registration = Registration {
+        broker_id,
         incarnation_id,
         host: config.advertised_host.clone(),
         port: config.advertised_port.unwrap_or(local_addr.port()),
+        rack: config.rack.clone(),
         log_dir: data_dir.directory_id,
+        previous_broker_epoch: metadata.with(|image| image.brokers.get(&broker_id).map_or(-1, |b| b.broker_epoch)),
     };
-    match metadata.propose(proposal).await {
-        Ok(Outcome::Registered { broker_epoch }) => Ok(broker_epoch),
-        Ok(other) => Err(BrokerError::storage("the metadata log", format!("{other:?} for a registration"))),
-        Err(error) => Err(BrokerError::storage("the metadata log", error)),
+    let unexpected = |what: String| BrokerError::storage("the metadata log", what);
+    let broker_epoch = match metadata.propose(Proposal::RegisterBroker(registration)).await {
+        Ok(Outcome::Registered { broker_epoch }) => broker_epoch,
+        Ok(other) => return Err(unexpected(format!("{other:?} for a registration"))),
+        Err(error) => return Err(unexpected(error.to_string())),
+    };
+    let metadata_offset = metadata.applied() - 1;
+    let heartbeat = Heartbeat { broker_id, broker_epoch, metadata_offset, want_fence: false, want_shut_down: false };
+    match metadata.propose(Proposal::Heartbeat(heartbeat)).await {
+        Ok(Outcome::Heartbeat(reply)) if !reply.is_fenced => Ok(broker_epoch),
+        Ok(other) => Err(unexpected(format!("{other:?} for a heartbeat"))),
+        Err(error) => Err(unexpected(error.to_string())),
     }
 }

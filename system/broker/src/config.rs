@@ -44,10 +44,12 @@ pub struct BrokerConfig {
     /// Between two heartbeats to the controller.
     pub broker_heartbeat_interval_ms: u64,
 
-    /// Replicas of a topic created without a number; of internal topics as many of these as there are brokers.
+    /// Replicas of a topic created without a number, and of internal topics.
     pub default_replication_factor: i16,
     /// Fewest members of the in-sync set with which acks=all is accepted, unless the topic says otherwise.
     pub min_insync_replicas: i32,
+    /// How long a partition is led by another than its preferred replica, where that one could lead.
+    pub leader_rebalance_ms: u64,
     /// A follower that was not at the leader's log end for this long leaves the in-sync set.
     pub replica_lag_max_ms: u64,
 
@@ -107,6 +109,7 @@ impl Default for BrokerConfig {
             broker_heartbeat_interval_ms: 2000,
             default_replication_factor: 1,
             min_insync_replicas: 1,
+            leader_rebalance_ms: 300_000,
             replica_lag_max_ms: 30_000,
             max_frame_bytes: 32 << 20,
             max_connections: 1024,

@@ -6,6 +6,7 @@
 //! | `broker`, `config`, `data_dir`, `failure` | from start to stop |
 //! | `server`, `connection`, `turn`, `dispatch` | from bytes to handlers and back |
 //! | `metadata` | the metadata log: topics, brokers, producer-id blocks |
+//! | `controller` | what the metadata log decides: liveness, leaders, in-sync sets, topics |
 //! | `topics`, `create_topics`, `metadata_api`, `find_coordinator`, `api_versions` | what clients ask about the cluster |
 //! | `producer_ids` | ids from blocks |
 //! | `txn` | the transaction coordinator |
@@ -19,6 +20,7 @@ mod codec;
 pub mod config;
 mod connection;
 mod context;
+pub mod controller;
 mod create_topics;
 mod data_dir;
 mod dispatch;

@@ -4,7 +4,8 @@
 use env::sync::Mutex;
 use protocol::ErrorCode;
 
-use crate::metadata::{Metadata, Outcome, Proposal};
+use crate::controller::proposal::{Outcome, Proposal};
+use crate::metadata::Metadata;
 
 #[derive(Debug)]
 pub struct ProducerIds {

@@ -19,26 +19,17 @@ use env::sync::Mutex;
 use protocol::{ErrorCode, Uuid};
 
 use crate::context::Context;
+use crate::controller::configs;
+use crate::controller::proposal::{NewTopic, Outcome, Placement, Proposal};
 use crate::failure::BrokerError;
 use crate::ids;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE, is_internal};
 use crate::join::join_all;
-use crate::metadata::{NewTopic, Outcome, Proposal};
+
 use crate::partition::{Partition, PartitionConfig, TopicPartition};
 
 /// Topic names are at most this long, as in Kafka.
 const MAX_NAME: usize = 249;
-
-/// Settings a topic may be given, each with the values that mean what this broker does.
-const SETTINGS: &[(&str, &[&str])] = &[
-    ("cleanup.policy", &["delete"]),
-    ("compression.type", &["producer"]),
-    ("message.timestamp.type", &["CreateTime"]),
-    ("min.insync.replicas", &["1"]),
-    ("retention.bytes", &["-1"]),
-    ("retention.ms", &["-1"]),
-    ("unclean.leader.election.enable", &["false"]),
-];
 
 /// Kafka's rule for the name of a topic.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
@@ -57,12 +48,8 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
 
 /// Whether this broker does what the setting asks for.
 pub fn check_setting(name: &str, value: Option<&str>) -> Result<(), String> {
-    let Some((_, allowed)) = SETTINGS.iter().find(|(n, _)| *n == name) else {
-        return Err(format!("unknown or unsupported setting {name}"));
-    };
     match value {
-        Some(v) if allowed.contains(&v) => Ok(()),
-        Some(v) => Err(format!("{name}={v} is not supported, only {}", allowed.join(", "))),
+        Some(value) => configs::check(name, value),
         None => Err(format!("{name} has no value")),
     }
 }
@@ -100,8 +87,12 @@ impl Topics {
         let work = env::task::spawn(async move {
             let mut fresh_id = context.topics.creating.lock().await;
             let topic_id = (*fresh_id)();
-            let topic = NewTopic { name: name.clone(), topic_id, partitions, configs };
-            context.metadata.propose(Proposal::CreateTopic(topic)).await?;
+            let place = Placement::Count { partitions, replication_factor: -1 };
+            let topics = vec![NewTopic { name: name.clone(), topic_id, place, configs }];
+            let proposal = Proposal::CreateTopics { topics, validate_only: false };
+            if let Outcome::CreatedTopics(created) = context.metadata.propose(proposal).await? {
+                created.into_iter().try_for_each(|c| c.map(drop)).map_err(|refusal| refusal.error)?;
+            }
             let indexes = (0..partitions).map(|p| (name.clone(), p)).collect();
             match open_partitions(&context, indexes).await {
                 Ok(()) => Ok(topic_id),
@@ -205,14 +196,5 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a b", "ä", &"n".repeat(250)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_setting_that_would_be_ignored_is_refused() {
-        assert!(check_setting("cleanup.policy", Some("delete")).is_ok());
-        assert!(check_setting("cleanup.policy", Some("compact")).is_err());
-        assert!(check_setting("retention.ms", Some("1000")).is_err());
-        assert!(check_setting("no.such", Some("1")).is_err());
-        assert!(check_setting("retention.ms", None).is_err());
     }
 }
