@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{LogRecord, LogSource, OpId, OpKind, OpResult, PartitionLog, Verdict};
+use history::{LogRecord, LogSource, OpId, OpKind, OpResult, PartitionLog, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -38,7 +38,13 @@ fn check(context: &Context<'_>) -> Verdict {
         let OpKind::Produce { topic, partition, key, value, acks: -1, .. } = &op.kind else { continue };
         let OpResult::Ok { offset } = op.result else { continue };
         let at = (topic.as_str(), *partition);
-        let name = || format!("{topic}-{partition} client {} operation {}, told offset {offset:?}", op.client, op.n);
+        let witness = || {
+            let place = match offset {
+                Some(offset) => Witness::offset(topic, *partition, offset),
+                None => Witness::partition(topic, *partition),
+            };
+            place.about(context.name_of(OpId(i)))
+        };
         let Some(raw) = context.raw().get(&at) else {
             unread = Some(format!("no final read of {topic}-{partition}"));
             continue;
@@ -49,14 +55,25 @@ fn check(context: &Context<'_>) -> Verdict {
         for (reader, index) in [("the final read", read_index.get(&at)), ("every disk", disk_index.get(&at))] {
             let Some(index) = index else { continue };
             match index.binary_search_by_key(&OpId(i), |(op, _)| *op).ok().map(|at| index[at].1) {
-                None => found.add(Some(OpId(i)), format!("an acknowledged record is missing from {reader}"), name()),
+                None => {
+                    let witness = witness().expected("its record, once").found("none");
+                    found.add(Some(OpId(i)), format!("an acknowledged record is missing from {reader}"), witness);
+                }
                 Some(record) => {
-                    if offset.is_some_and(|told| told != record.offset) {
-                        let message = format!("an acknowledged record is at offset {} in {reader}", record.offset);
-                        found.add(Some(OpId(i)), message, name());
+                    if let Some(told) = offset.filter(|told| *told != record.offset) {
+                        let message = format!("an acknowledged record is at another offset in {reader}");
+                        let witness = witness().expected(format_args!("offset {told}, as acknowledged"));
+                        found.add(Some(OpId(i)), message, witness.found(format_args!("offset {}", record.offset)));
                     }
                     if record.key != *key || record.value != *value {
-                        found.add(Some(OpId(i)), format!("an acknowledged record has other bytes in {reader}"), name());
+                        let witness = witness()
+                            .expected(format_args!("key {key:?}, value {value:?}"))
+                            .found(format_args!("key {:?}, value {:?}", record.key, record.value));
+                        found.add(
+                            Some(OpId(i)),
+                            format!("an acknowledged record has other bytes in {reader}"),
+                            witness,
+                        );
                     }
                 }
             }
@@ -86,7 +103,8 @@ fn index<'a>(context: &Context<'_>, logs: impl Iterator<Item = &'a PartitionLog>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -95,7 +113,14 @@ mod tests {
 
     #[test]
     fn rejects_what_breaks_it() {
-        fixture::rejects(&PROPERTY, &[Mutation::Drop, Mutation::Shift, Mutation::ChangeValue, Mutation::DropFromDisk]);
+        fixture::rejects(
+            &PROPERTY,
+            &[DROP, DROP_FROM_DISK, DROP_TAIL, SWAP, SHIFT, MISATTRIBUTE, CHANGE_VALUE],
+            &[
+                (Mutator::Duplicate, "it is there; that it is there once is no-duplicate's"),
+                (Mutator::Unacknowledge, "what was not acknowledged is promised nothing"),
+            ],
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use history::{Decision, DecisionEntry};
+use history::{Decision, DecisionEntry, Witness};
 use models::json::Json;
 use models::replay::Committed;
 
@@ -27,7 +27,7 @@ pub(crate) struct Chain {
     /// In order of n.
     pub epochs: Vec<Committed>,
     /// (message, witness).
-    pub problems: Vec<(String, String)>,
+    pub problems: Vec<(String, Witness)>,
     /// Epochs some of whose transactions have no end yet.
     pub undecided: Vec<String>,
 }
@@ -91,7 +91,9 @@ impl Chain {
                     let visible: Vec<_> = markers.iter().filter(|m| m.fate.is_visible()).collect();
                     if let Some(second) = visible.get(1) {
                         let message = format!("{task} committed epoch {n} of generation {generation} twice");
-                        chain.problems.push((message, format!("{} and {}", visible[0].place, second.place)));
+                        let witness =
+                            Witness::at(&second.place).expected(format_args!("once, at {}", visible[0].place));
+                        chain.problems.push((message, witness.found("again")));
                     }
                     if !visible.is_empty() {
                         done.insert(task);
@@ -107,22 +109,30 @@ impl Chain {
                     if let Some(open) = open {
                         chain.undecided.push(format!("epoch {n} of generation {generation}: {} is open", open.place));
                     } else {
-                        let how = match by_task.get(first.as_str()) {
-                            Some(markers) => format!("{first}'s transaction aborted ({})", markers[0].place),
-                            None => format!("{first} has no record of it"),
-                        };
                         let who: Vec<&str> = done.iter().copied().collect();
+                        let witness =
+                            Witness::default().about(format_args!("{first} in epoch {n}, generation {generation}"));
+                        let witness = witness.expected(format_args!("committed, as by {}", who.join(", ")));
+                        let witness = match by_task.get(first.as_str()) {
+                            Some(markers) => {
+                                Witness { place: Some(markers[0].place.clone()), ..witness.found("aborted") }
+                            }
+                            None => witness.found("no record of it"),
+                        };
                         let message = format!("epoch {n} of generation {generation} is committed in part");
-                        chain.problems.push((message, format!("committed by {}; {how}", who.join(", "))));
+                        chain.problems.push((message, witness));
                     }
                 }
-                committed.push(generation);
+                let place = by_task.values().flatten().find(|m| m.fate.is_visible()).map(|m| m.place.clone());
+                committed.push((generation, place.unwrap_or_default()));
             }
-            if let [first, second, ..] = committed[..] {
+            if let [(first, _), (second, place), ..] = &committed[..] {
                 let message = format!("epoch {n} is committed twice");
-                chain.problems.push((message, format!("in generations {first} and {second}")));
+                let witness = Witness::at(place).about(format_args!("epoch {n}"));
+                let witness = witness.expected(format_args!("in generation {first} only"));
+                chain.problems.push((message, witness.found(format_args!("in generation {second} too"))));
             }
-            if let Some(generation) = committed.first() {
+            if let Some((generation, _)) = committed.first() {
                 chain.epochs.push(Committed { n, generation: *generation });
             }
         }
@@ -143,7 +153,9 @@ impl Chain {
             let all: Vec<u64> = generations.into_iter().collect();
             if let [first, second, ..] = all[..] {
                 let message = format!("epoch {n} is committed twice");
-                chain.problems.push((message, format!("in generations {first} and {second}")));
+                let witness = Witness::at(format_args!("epoch {n}"));
+                let witness = witness.expected(format_args!("in generation {first} only"));
+                chain.problems.push((message, witness.found(format_args!("in generation {second} too"))));
             }
             chain.epochs.push(Committed { n, generation: all[0] });
         }
@@ -157,11 +169,15 @@ impl Chain {
             let due = before.map_or(1, |b| b.n + 1);
             if epoch.n != due {
                 let message = format!("epoch {due} is missing from the committed chain");
-                self.problems.push((message, format!("next is {} of generation {}", epoch.n, epoch.generation)));
+                let witness = Witness::at("the committed chain").expected(format_args!("epoch {due}"));
+                let found = format_args!("epoch {} of generation {}", epoch.n, epoch.generation);
+                self.problems.push((message, witness.found(found)));
             }
             if let Some(before) = before.filter(|b| b.generation > epoch.generation) {
                 let message = "an older attempt committed after a newer one".to_owned();
-                self.problems.push((message, format!("{before:?}, then {epoch:?}")));
+                let witness = Witness::at(format_args!("epoch {}", epoch.n));
+                let witness = witness.expected(format_args!("generation {} or later", before.generation));
+                self.problems.push((message, witness.found(format_args!("generation {}", epoch.generation))));
             }
             before = Some(*epoch);
         }

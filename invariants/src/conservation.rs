@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use history::Verdict;
+use history::{Verdict, Witness};
 use models::replay::Replay;
 use models::window::Class;
 
@@ -52,23 +52,24 @@ pub(crate) fn judge(evidence: &Evidence<'_>, replay: &Replay, found: &mut Violat
                 usize::from(is_accepted) + usize::from(is_late == Some(true)) + usize::from(is_dead == Some(true));
             let valid = record.decoded.is_ok();
             let elsewhere = (is_late.is_none() && valid) || (is_dead.is_none() && !valid);
-            let witness = || {
-                format!(
-                    "record {} of split {partition}: accepted {is_accepted}, late {is_late:?}, dead {is_dead:?}",
-                    record.offset
-                )
+            let witness = |expected: &str| {
+                let places =
+                    [(is_accepted, "accepted"), (is_late == Some(true), "late"), (is_dead == Some(true), "dead")];
+                let places: Vec<&str> = places.iter().filter(|(there, _)| *there).map(|(_, name)| *name).collect();
+                let is = if places.is_empty() { "nowhere".to_owned() } else { places.join(" and ") };
+                Witness::offset(&evidence.job.source.topic, *partition, record.offset).expected(expected).found(is)
             };
             if at_least == 0 && !elsewhere {
-                found.add(record.op, "an input is lost", witness());
+                found.add(record.op, "an input is lost", witness("accepted, late or dead"));
             }
             if at_least > 1 {
-                found.add(record.op, "an input went to two places", witness());
+                found.add(record.op, "an input went to two places", witness("one of accepted, late, dead"));
             }
             if valid && is_dead == Some(true) {
-                found.add(record.op, "a valid record is a dead letter", witness());
+                found.add(record.op, "a valid record is a dead letter", witness("accepted or late"));
             }
             if !valid && (is_late == Some(true) || is_accepted) {
-                found.add(record.op, "a bad record was judged", witness());
+                found.add(record.op, "a bad record was judged", witness("dead"));
             }
         }
     }
@@ -77,7 +78,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>, replay: &Replay, found: &mut Violat
             let op = evidence.source(place.0, place.1).and_then(|r| r.op);
             if place.1 >= replay.positions.get(&place.0).copied().unwrap_or(0) {
                 let message = format!("a {name} record is past the committed positions");
-                found.add(op, message, format!("{}: record {} of split {}", published.place, place.1, place.0));
+                let position = replay.positions.get(&place.0).copied().unwrap_or(0);
+                let witness = at(published, *place).expected(format_args!("a record below the committed {position}"));
+                found.add(op, message, witness.found(format_args!("record {}", place.1)));
             }
         }
     }
@@ -86,10 +89,15 @@ pub(crate) fn judge(evidence: &Evidence<'_>, replay: &Replay, found: &mut Violat
         if let Err(reason) = record.decoded
             && published.header("reason") != Some(reason.as_str())
         {
-            let witness = format!("{}: {:?}, expected {reason}", published.place, published.header("reason"));
+            let is = published.header("reason").unwrap_or("none");
+            let witness = at(published, *place).expected(format_args!("reason {reason}")).found(is);
             found.add(record.op, "a dead letter names another reason", witness);
         }
     }
+}
+
+fn at(published: &Published, source: (i32, i64)) -> Witness {
+    Witness::at(&published.place).about(format_args!("record {} of split {}", source.1, source.0))
 }
 
 /// A side topic by the source record that each names.
@@ -102,26 +110,32 @@ fn side<'a>(
     let mut by_source: BTreeMap<(i32, i64), &Published> = BTreeMap::new();
     for published in topic? {
         let Some(place) = published.source() else {
-            found.add(None, format!("a record of {name} names no source record"), &published.place);
+            let witness = Witness::at(&published.place).expected("a source partition and offset").found("none");
+            found.add(None, format!("a record of {name} names no source record"), witness);
             continue;
         };
         let record = evidence.source(place.0, place.1);
         let op = record.and_then(|r| r.op);
         match record {
             None => {
-                let witness = format!("{}: record {} of split {}", published.place, place.1, place.0);
+                let witness = at(published, place).expected("the source record that it names").found("none");
                 found.add(None, format!("a record of {name} names a source record that is not there"), witness);
             }
             Some(record) if record.key != published.key || record.value != published.value => {
-                found.add(op, format!("a record of {name} has other bytes than its source"), &published.place);
+                let witness = at(published, place)
+                    .expected(format_args!("key {:?}, value {:?}", record.key, record.value))
+                    .found(format_args!("key {:?}, value {:?}", published.key, published.value));
+                found.add(op, format!("a record of {name} has other bytes than its source"), witness);
             }
             Some(_) => {}
         }
         if published.header("source.topic") != Some(&evidence.job.source.topic) {
-            found.add(op, format!("a record of {name} names another topic"), &published.place);
+            let is = published.header("source.topic").unwrap_or("none");
+            let witness = at(published, place).expected(&evidence.job.source.topic).found(is);
+            found.add(op, format!("a record of {name} names another topic"), witness);
         }
         if let Some(first) = by_source.insert(place, published) {
-            let witness = format!("{} and {}", first.place, published.place);
+            let witness = at(published, place).expected(format_args!("once, at {}", first.place)).found("again");
             found.add(op, format!("one record is in {name} twice"), witness);
         }
     }
@@ -131,7 +145,8 @@ fn side<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -143,14 +158,19 @@ mod tests {
         fixture::rejects_job(
             &PROPERTY,
             &[
-                Mutation::DropLate,
-                Mutation::DuplicateLate,
-                Mutation::MisattributeLate,
-                Mutation::DropDead,
-                Mutation::ChangeDead,
-                Mutation::MisattributeDead,
-                Mutation::SkipJudge,
+                DROP_LATE,
+                DROP_DEAD,
+                DUPLICATE_LATE,
+                DUPLICATE_DEAD,
+                SWAP_LATE,
+                SHIFT_LATE,
+                SHIFT_DEAD,
+                MISATTRIBUTE_LATE,
+                MISATTRIBUTE_DEAD,
+                CHANGE_DEAD,
+                SKIP_JUDGE,
             ],
+            &[(Mutator::Unacknowledge, "it takes the committed epochs as given: window-exactly-once's")],
         );
     }
 }

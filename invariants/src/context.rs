@@ -63,6 +63,12 @@ impl<'a> Context<'a> {
         self.ops.binary_search_by_key(&(client, n), |(id, _)| *id).ok().map(|i| self.ops[i].1)
     }
 
+    /// Its client and number, for people.
+    pub(crate) fn name_of(&self, id: OpId) -> String {
+        let op = &self.history.ops[id.0];
+        format!("client {} operation {}", op.client, op.n)
+    }
+
     /// The operation that wrote a record.
     pub(crate) fn op_of(&self, record: &LogRecord) -> Option<OpId> {
         record.op().and_then(|(client, n)| self.op(client, n))

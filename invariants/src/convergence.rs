@@ -5,7 +5,7 @@
 //!
 //! Not claimed: anything of a run that never healed, or was looked at before the bound had passed.
 
-use history::{Decision, InputStatus, OpId, Verdict};
+use history::{Decision, InputStatus, OpId, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -30,17 +30,22 @@ fn check(context: &Context<'_>) -> Verdict {
         if let Some(stable) = log.last_stable_offset.filter(|stable| *stable < end) {
             let open = raw.log.records.get(raw.log.records.partition_point(|r| r.offset < stable));
             let op = open.and_then(|r| context.op_of(r));
-            let witness = format!("{topic}-{partition}: last stable offset {stable}, log end {end}");
+            let witness = Witness::offset(topic, *partition, stable)
+                .expected(format_args!("a last stable offset at the log's end {end}"))
+                .found(stable);
             found.add(op, "a transaction is still open after healing", witness);
         }
         if let Some(high) = log.high_watermark.filter(|high| *high < end) {
-            let witness = format!("{topic}-{partition}: high watermark {high}, log end {end}");
+            let witness = Witness::partition(topic, *partition)
+                .expected(format_args!("a high watermark at the log's end {end}"))
+                .found(high);
             found.add(None, "the high watermark has not reached the log's end after healing", witness);
         }
     }
     for (i, op) in context.history.ops.iter().enumerate() {
         if op.completed_ns.is_none() && op.invoked_ns >= healed_ns && op.invoked_ns + facts.bound_ns <= facts.ended_ns {
-            let witness = format!("client {} operation {}, invoked at {} ns", op.client, op.n, op.invoked_ns);
+            let witness = Witness::default().about(context.name_of(OpId(i)));
+            let witness = witness.expected("an answer").found(format_args!("none since {} ns", op.invoked_ns));
             found.add(Some(OpId(i)), "an operation invoked after healing was never answered", witness);
         }
     }
@@ -53,7 +58,9 @@ fn check(context: &Context<'_>) -> Verdict {
                 let position = replay.positions.get(p).copied().unwrap_or(0);
                 if position < *end {
                     let next = evidence.input.get(p).and_then(|all| all.iter().find(|r| r.offset >= position));
-                    let witness = format!("split {p}: committed up to {position}, closed at {end}");
+                    let witness = Witness::offset(&evidence.job.source.topic, *p, position)
+                        .expected(format_args!("committed up to {end}, where the input was closed"))
+                        .found(format_args!("committed up to {position}"));
                     found.add(next.and_then(|r| r.op), "the closed input is not consumed to its end", witness);
                 }
             }
@@ -68,7 +75,8 @@ fn check(context: &Context<'_>) -> Verdict {
 fn every_window_fired(context: &Context<'_>, replay: &models::replay::Replay, found: &mut Violations) {
     let Some(Ok((evidence, _))) = context.evidence() else { return };
     let Some(last) = evidence.chain().epochs.last().copied() else {
-        found.add(None, "no epoch was ever committed", "the chain of epochs is empty");
+        let witness = Witness::at(evidence.job.epochs_topic()).expected("a chain of committed epochs").found("none");
+        found.add(None, "no epoch was ever committed", witness);
         return;
     };
     for ((generation, task), trace) in &replay.tasks {
@@ -86,8 +94,10 @@ fn every_window_fired(context: &Context<'_>, replay: &models::replay::Replay, fo
             && !point.is_ended()
         {
             let open = point.inputs.values().filter(|s| s.status != InputStatus::Ended).count();
-            let witness =
-                format!("{task} at barrier {}: W {}, {open} channels have not ended", last.n, point.watermark);
+            let witness = Witness::decision(*generation, task, seq)
+                .about(format_args!("barrier {}", last.n))
+                .expected("W at MAX, every channel ended")
+                .found(format_args!("W {}, {open} channels have not ended", point.watermark));
             found.add(None, "the drained job has windows that never fired", witness);
         }
     }
@@ -96,7 +106,8 @@ fn every_window_fired(context: &Context<'_>, replay: &models::replay::Replay, fo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -105,12 +116,20 @@ mod tests {
 
     #[test]
     fn rejects_what_breaks_it() {
-        fixture::rejects_job(&PROPERTY, &[Mutation::LeaveOpen, Mutation::StopEarly, Mutation::NeverAnswer]);
+        fixture::rejects_job(
+            &PROPERTY,
+            &[DROP_MARKER, STOP_EARLY, STOP_SHORT, NEVER_ANSWER],
+            &[
+                (Mutator::Duplicate, "what is there twice is at rest"),
+                (Mutator::Swap, "what is in the wrong place is at rest"),
+                (Mutator::Misattribute, "who wrote what does not matter to rest"),
+            ],
+        );
     }
 
     #[test]
     fn a_run_that_never_healed_is_not_judged() {
-        let (mut history, _) = fixture::mutated(&fixture::job(), Mutation::LeaveOpen);
+        let (mut history, _) = fixture::mutated(&fixture::job(), DROP_MARKER);
         history.facts.healed_ns = None;
         assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
     }

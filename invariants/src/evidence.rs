@@ -91,6 +91,9 @@ impl<'a> Evidence<'a> {
         let facts = &context.history.facts;
         let mut input = BTreeMap::new();
         for (partition, raw) in context.raw_topic(&job.source.topic) {
+            if !raw.log.records.is_sorted_by(|a, b| a.offset < b.offset) {
+                return Err(format!("the final read of {}-{partition} is not in order of offset", job.source.topic));
+            }
             let visible = (0..raw.log.records.len()).filter(|i| raw.fates[*i].is_visible());
             let records = visible
                 .map(|i| {

@@ -6,7 +6,7 @@
 //! Not claimed: anything of unknown operations, of records without an operation's headers, or of other topics' copies
 //! (the dead-letter and late topics carry the source's headers under other names).
 
-use history::{OpKind, Verdict};
+use history::{OpKind, OpResult, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -23,18 +23,30 @@ fn check(context: &Context<'_>) -> Verdict {
     for ((topic, partition), raw) in context.raw() {
         for (record, id) in raw.log.records.iter().zip(&raw.ops) {
             let Some((client, n)) = record.op() else { continue };
-            let place = || format!("{topic}-{partition} offset {}, client {client} operation {n}", record.offset);
+            let witness = || {
+                Witness::offset(topic, *partition, record.offset).about(format_args!("client {client} operation {n}"))
+            };
             let Some(id) = *id else {
-                found.add(None, "a record names an operation that was never invoked", place());
+                let witness = witness().expected("an operation that was invoked").found("none");
+                found.add(None, "a record names an operation that was never invoked", witness);
                 continue;
             };
             let op = &context.history.ops[id.0];
             match &op.kind {
                 OpKind::Produce { topic: t, partition: p, .. } if (t.as_str(), *p) == (*topic, *partition) => {}
-                _ => found.add(Some(id), "a record is not where its operation sent it", place()),
+                OpKind::Produce { topic, partition, .. } => {
+                    let witness = witness().expected(format_args!("in {topic}-{partition}")).found("here");
+                    found.add(Some(id), "a record is not where its operation sent it", witness);
+                }
+                other => {
+                    let witness =
+                        witness().expected("an operation that sends a record").found(format_args!("{other:?}"));
+                    found.add(Some(id), "a record names an operation that sends none", witness);
+                }
             }
-            if op.is_failed() {
-                found.add(Some(id), "an operation that failed for certain left a record", place());
+            if let OpResult::Failed { code } = &op.result {
+                let witness = witness().expected(format_args!("no record, for it failed: {code}")).found("its record");
+                found.add(Some(id), "an operation that failed for certain left a record", witness);
             }
         }
     }
@@ -44,7 +56,8 @@ fn check(context: &Context<'_>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -53,6 +66,14 @@ mod tests {
 
     #[test]
     fn rejects_what_breaks_it() {
-        fixture::rejects(&PROPERTY, &[Mutation::Unacknowledge, Mutation::Misattribute, Mutation::MovePartition]);
+        fixture::rejects(
+            &PROPERTY,
+            &[MOVE_PARTITION, UNACKNOWLEDGE, MISATTRIBUTE],
+            &[
+                (Mutator::Drop, "what is absent left no record"),
+                (Mutator::Duplicate, "each copy has its operation, in its place"),
+                (Mutator::Swap, "each is in its operation's partition"),
+            ],
+        );
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{Flush, LogSource, Observation, Observed, Observer, Verdict};
+use history::{Flush, LogSource, Observation, Observed, Observer, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -46,13 +46,20 @@ pub(crate) fn never_falls(
     for seen in &context.history.observations {
         let Some((topic, partition, leader_epoch, offset)) = pick(&seen.what) else { continue };
         let witness = |before: &Observation| {
-            format!("{topic}-{partition} leader epoch {leader_epoch}: {before:?}, then {seen:?}")
+            let (was, epoch) = pick(&before.what).map_or((0, 0), |(_, _, epoch, was)| (was, epoch));
+            let sight = |at: &Observation, epoch: i32, offset: i64| {
+                format!("{offset} at leader epoch {epoch}, seen by {} at {} ns", at.observer, at.at_ns)
+            };
+            Witness::partition(topic, partition)
+                .about(name)
+                .expected(format_args!("at least {}", sight(before, epoch, was)))
+                .found(sight(seen, leader_epoch, offset))
         };
         let slot = (&seen.observer, topic.as_str(), partition, leader_epoch);
         if let Some(before) = last.insert(slot, seen)
             && pick(&before.what).is_some_and(|(.., was)| was > offset)
         {
-            found.add(None, format!("the {name} fell to {offset}"), witness(before));
+            found.add(None, format!("the {name} fell in one life of its observer"), witness(before));
             continue;
         }
         if !matches!(seen.observer, Observer::Node { .. }) {
@@ -61,7 +68,7 @@ pub(crate) fn never_falls(
         match ever.get(&(topic.as_str(), partition)) {
             Some((was, before)) if *was > offset => {
                 if durable {
-                    found.add(None, format!("the {name} fell from {was} to {offset} over a restart"), witness(before));
+                    found.add(None, format!("the {name} fell over a restart or failover"), witness(before));
                 }
             }
             _ => {
@@ -75,8 +82,11 @@ pub(crate) fn never_falls(
     for ((topic, partition), (was, seen)) in ever {
         let Some(log) = context.history.log(&LogSource::ReadUncommitted, topic, partition) else { continue };
         if log.log_end_offset < was {
-            let witness = format!("{topic}-{partition} ends at {}; {seen:?}", log.log_end_offset);
-            found.add(None, format!("the {name} was {was}, past the end of the final log"), witness);
+            let witness = Witness::partition(topic, partition)
+                .about(name)
+                .expected(format_args!("a log up to {was} at least, seen by {} at {} ns", seen.observer, seen.at_ns))
+                .found(format_args!("the final log ends at {}", log.log_end_offset));
+            found.add(None, format!("the {name} was past the end of the final log"), witness);
         }
     }
 }
@@ -84,11 +94,24 @@ pub(crate) fn never_falls(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
         fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects(
+            &PROPERTY,
+            &[DROP_TAIL, SWAP_HIGH, LOWER_HIGH, MISATTRIBUTE_HIGH],
+            &[
+                (Mutator::Duplicate, "the same offset again is no fall"),
+                (Mutator::Unacknowledge, "clients' answers tell nothing of it"),
+            ],
+        );
     }
 
     fn set(history: &mut history::History, i: usize, offset_to: i64) {

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{Change, Decision, Input, InputStatus, Verdict};
+use history::{Change, Decision, Input, InputStatus, Verdict, Witness};
 use models::replay::{Point, Replay};
 
 use crate::evidence::Evidence;
@@ -46,15 +46,18 @@ fn check(context: &Context<'_>) -> Verdict {
                 opened.insert((entry.generation, &entry.task), at_ns);
             }
             Decision::Advance { input: Input::Split(p), offset: Some(position), change, .. } => {
-                let place =
-                    || format!("generation {} {} at {at_ns} ns, split {p} at {position}", entry.generation, entry.task);
+                let place = || {
+                    Witness::decision(entry.generation, &entry.task, entry.seq)
+                        .about(format_args!("split {p} at offset {position}, at {at_ns} ns"))
+                };
                 let since = opened.get(&(entry.generation, entry.task.as_str())).copied().unwrap_or(0);
                 match change {
                     Change::Idle => idle(context, evidence, &times, *p, *position, since, at_ns, &place, &mut found),
                     Change::End => {
                         let bound = context.history.facts.source_ends.iter().find(|(split, _)| split == p);
                         if let Some((_, end)) = bound.filter(|(_, end)| end != position) {
-                            found.add(None, format!("a split ends elsewhere than at its bound {end}"), place());
+                            let witness = place().expected(format_args!("an end at its bound {end}")).found(position);
+                            found.add(None, "a split ends elsewhere than at its bound", witness);
                         }
                     }
                     _ => {}
@@ -80,12 +83,13 @@ fn idle(
     position: i64,
     opened_ns: u64,
     now_ns: u64,
-    place: &dyn Fn() -> String,
+    place: &dyn Fn() -> Witness,
     found: &mut Violations,
 ) {
     let facts = &context.history.facts;
     let Some(idle_after_ms) = evidence.job.watermark.idle_after_ms else {
-        found.add(None, "a split is idle, though the job has no idle_after", place());
+        let witness = place().expected("no idleness").found("idle");
+        found.add(None, "a split is idle, though the job has no idle_after", witness);
         return;
     };
     let before = if position > 0 { times.readable_at(p, position - 1) } else { Some(0) };
@@ -94,23 +98,22 @@ fn idle(
     let end = next.map_or(now_ns, |next| next.min(now_ns));
     let passed = with_drift(end.saturating_sub(start), facts.clock_drift_ppm) + READING_NS;
     if passed < idle_after_ms as u64 * 1_000_000 {
-        let witness = format!("{}: silent from {start} to {end} ns, idle_after is {idle_after_ms} ms", place());
+        let witness = place()
+            .expected(format_args!("silence for {idle_after_ms} ms"))
+            .found(format_args!("silent from {start} to {end} ns"));
         found.add(None, "a split is called idle too early", witness);
     }
     let timeout = with_drift(facts.fetch_timeout_ns, facts.clock_drift_ppm) + READING_NS;
     if let Some(next) = next.filter(|next| now_ns.saturating_sub(*next) > timeout) {
-        found.add(
-            None,
-            "a split is called idle with readable records",
-            format!("{}: readable since {next} ns", place()),
-        );
+        let witness = place().expected("nothing readable").found(format_args!("readable since {next} ns"));
+        found.add(None, "a split is called idle with readable records", witness);
     }
     // Open at the position for longer than any fetch of this split could have been under way.
     let high = times.high_at(p, position);
     if next.is_none_or(|next| next > now_ns)
         && let Some(high) = high.filter(|high| now_ns.saturating_sub(*high) > timeout)
     {
-        let witness = format!("{}: the high watermark passed it at {high} ns", place());
+        let witness = place().expected("no open transaction").found(format_args!("one, replicated at {high} ns"));
         found.add(None, "a split is called idle while a transaction is open at its position", witness);
     }
 }
@@ -150,7 +153,16 @@ fn quiet(
         let upto = trace.points.partition_point(|(index, _)| at(*index) <= t);
         let Some((_, point)) = upto.checked_sub(1).map(|i| &trace.points[i]) else { continue };
         if task.starts_with("source-") {
-            splits_are_current(evidence, times, point, task, t, since, &bound_is_long, found);
+            splits_are_current(
+                evidence,
+                times,
+                point,
+                &format!("generation {generation} {task}"),
+                t,
+                since,
+                &bound_is_long,
+                found,
+            );
             continue;
         }
         for sender in point.inputs.keys() {
@@ -165,9 +177,10 @@ fn quiet(
             });
             let shown = shown.count();
             if shown < due {
-                let witness = format!(
-                    "generation {generation} at {t} ns: {task} has seen {shown} changes of {sender}, {due} were sent a bound before"
-                );
+                let witness = Witness::at(format_args!("generation {generation} {task}"))
+                    .about(format_args!("at {t} ns"))
+                    .expected(format_args!("{due} changes of {sender}, sent the bound before"))
+                    .found(format_args!("{shown} seen"));
                 found.add(None, "rule 22b: a channel lags its sender", witness);
             }
         }
@@ -179,7 +192,7 @@ fn splits_are_current(
     evidence: &Evidence<'_>,
     times: &StableTimes,
     point: &Point,
-    task: &str,
+    place: &str,
     t: u64,
     since: u64,
     bound_is_long: &dyn Fn(i64) -> bool,
@@ -190,19 +203,20 @@ fn splits_are_current(
         if !times.knows(p) {
             continue;
         }
+        let at = || Witness::at(place).about(format_args!("split {p} at {t} ns"));
         let end = times.stable_end(p, since);
         let due =
             evidence.splits().get(&p).map(|log| log.watermark_at(end - 1, evidence.job.watermark.out_of_orderness_ms));
         if let Some(due) = due.filter(|due| state.watermark < *due) {
-            let witness =
-                format!("{task} at {t} ns: split {p} has W {}, rule 2 gives {due} at its end {end}", state.watermark);
+            let witness = at().expected(format_args!("W {due}, as rule 2 gives at its end {end}"));
+            let witness = witness.found(format_args!("W {}", state.watermark));
             found.add(None, "rule 22b: a split's watermark lags its log", witness);
         }
         let silent = times.stable_end(p, t) == end && times.high_end(p, t) == end;
         let idle = matches!(state.status, InputStatus::Idle | InputStatus::Ended);
         if silent && !idle && evidence.job.watermark.idle_after_ms.is_some_and(bound_is_long) {
-            let witness =
-                format!("{task} at {t} ns: split {p} is {:?}, silent at {end} for the plan's bound", state.status);
+            let witness = at().expected(format_args!("idle, having been silent at {end} for the plan's bound"));
+            let witness = witness.found(format_args!("{:?}", state.status));
             found.add(None, "rule 22b: a silent split is not idle", witness);
         }
     }
@@ -211,7 +225,8 @@ fn splits_are_current(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -222,7 +237,11 @@ mod tests {
     fn rejects_what_breaks_it() {
         fixture::rejects_job(
             &PROPERTY,
-            &[Mutation::IdleEarly, Mutation::IdleWithRecords, Mutation::NeverIdle, Mutation::EndElsewhere],
+            &[NEVER_IDLE, SWAP_IDLE, IDLE_EARLY, IDLE_WITH_RECORDS, END_ELSEWHERE, MISATTRIBUTE_IDLE],
+            &[
+                (Mutator::Duplicate, "idle again is idle; a decision made twice is window-exactly-once's"),
+                (Mutator::Unacknowledge, "it judges by what is readable, not by what was answered"),
+            ],
         );
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Not claimed: as for the high watermark.
 
-use history::{Observed, Verdict};
+use history::{Observed, Verdict, Witness};
 
 use crate::high_watermark::never_falls;
 use crate::{Context, Kind, Property, Violations};
@@ -30,7 +30,9 @@ fn check(context: &Context<'_>) -> Verdict {
         if let (Some(stable), Some(high)) = (raw.log.last_stable_offset, raw.log.high_watermark)
             && stable > high
         {
-            let witness = format!("{topic}-{partition}: last stable offset {stable}, high watermark {high}");
+            let witness = Witness::partition(topic, *partition)
+                .expected(format_args!("a last stable offset up to the high watermark {high}"))
+                .found(stable);
             found.add(None, "the last stable offset is past the high watermark", witness);
         }
     }
@@ -40,11 +42,24 @@ fn check(context: &Context<'_>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
         fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects(
+            &PROPERTY,
+            &[DROP_TAIL, SWAP_STABLE, LOWER_STABLE, RAISE_STABLE, MISATTRIBUTE_STABLE],
+            &[
+                (Mutator::Duplicate, "the same offset again is no fall"),
+                (Mutator::Unacknowledge, "clients' answers tell nothing of it"),
+            ],
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod window_exactly_once;
 pub use chain::Marker;
 pub use context::{Context, Fate};
 pub use evidence::{Evidence, Published, SourceRecord};
-use history::{History, Outcome, Verdict, Violation};
+use history::{History, Outcome, Verdict, Violation, Witness};
 pub use report::{Report, check_rows};
 
 /// A property, as `list invariants` shows it.
@@ -81,6 +81,10 @@ pub fn all() -> &'static [Property] {
     ]
 }
 
+/// What [`check_rows`] judges.
+#[cfg(test)]
+const PROPERTIES_OF_ROWS: [Property; 2] = [window_exactly_once::PROPERTY, conservation::PROPERTY];
+
 /// The property of that name.
 pub fn find(name: &str) -> Option<&'static Property> {
     all().iter().find(|property| property.name == name)
@@ -119,6 +123,8 @@ pub fn outcome(verdicts: &[(&'static Property, Verdict)]) -> Outcome {
 
 /// At most this many violations of one property are listed; one is enough to fail.
 const MAX_VIOLATIONS: usize = 20;
+/// And this many of one message, so that what follows from a fault does not crowd out the fault.
+const MAX_ALIKE: usize = 5;
 
 /// Collects a property's violations.
 struct Violations {
@@ -131,14 +137,11 @@ impl Violations {
         Violations { property: property.name, found: Vec::new() }
     }
 
-    fn add(&mut self, op: Option<history::OpId>, message: impl Into<String>, witness: impl Into<String>) {
-        if self.found.len() < MAX_VIOLATIONS {
-            self.found.push(Violation {
-                property: self.property.to_owned(),
-                message: message.into(),
-                witness: witness.into(),
-                op,
-            });
+    fn add(&mut self, op: Option<history::OpId>, message: impl Into<String>, witness: Witness) {
+        let message = message.into();
+        let alike = self.found.iter().filter(|v| v.message == message).count();
+        if self.found.len() < MAX_VIOLATIONS && alike < MAX_ALIKE {
+            self.found.push(Violation { property: self.property.to_owned(), message, witness, op });
         }
     }
 

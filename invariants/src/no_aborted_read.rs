@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{Decision, LogSource, Observed, Observer, Verdict};
+use history::{Decision, LogSource, Observed, Observer, Verdict, Witness};
 
 use crate::context::RawLog;
 use crate::{Context, Fate, Kind, Property, Violations};
@@ -30,13 +30,14 @@ fn check(context: &Context<'_>) -> Verdict {
             continue;
         };
         let offsets: Vec<i64> = log.records.iter().map(|r| r.offset).collect();
-        let place = format!("{}-{}, final read", log.topic, log.partition);
         let end = log.last_stable_offset.unwrap_or(raw.log.log_end_offset);
-        judge(context, &mut found, raw, &place, log.log_start_offset, end, &offsets);
+        let reader = &|| "the final read".to_owned();
+        judge(context, &mut found, raw, reader, log.log_start_offset, end, &offsets);
         for record in &log.records {
             let same = raw.log.records.binary_search_by_key(&record.offset, |r| r.offset).map(|i| &raw.log.records[i]);
             if same.is_ok_and(|same| same.key != record.key || same.value != record.value) {
-                let witness = format!("{place}, offset {}", record.offset);
+                let witness = Witness::offset(&log.topic, log.partition, record.offset).about("the final read");
+                let witness = witness.expected("the bytes of the raw read").found(format_args!("{:?}", record.value));
                 found.add(context.op_of(record), "read_committed returns other bytes than the log has", witness);
             }
         }
@@ -49,10 +50,13 @@ fn check(context: &Context<'_>) -> Verdict {
             unread = Some(format!("no raw read of {topic}-{partition}"));
             continue;
         };
-        let place = format!("{topic}-{partition}, {:?} at {} ns", seen.observer, seen.at_ns);
-        judge(context, &mut found, raw, &place, *from, *to, offsets);
+        let reader = || format!("{} at {} ns", seen.observer, seen.at_ns);
+        judge(context, &mut found, raw, &reader, *from, *to, offsets);
         if let Some(offset) = offsets.iter().find(|o| *o >= last_stable_offset) {
-            let witness = format!("{place}: offset {offset}, last stable offset {last_stable_offset}");
+            let witness = Witness::offset(topic, *partition, *offset)
+                .about(reader())
+                .expected(format_args!("offsets below the last stable offset {last_stable_offset}"))
+                .found(offset);
             found.add(op_at(context, raw, *offset), "read_committed returns a record that is not stable", witness);
         }
     }
@@ -68,13 +72,14 @@ fn judge(
     context: &Context<'_>,
     found: &mut Violations,
     raw: &RawLog<'_>,
-    place: &str,
+    reader: &dyn Fn() -> String,
     from: i64,
     to: i64,
     offsets: &[i64],
 ) {
+    let at = |offset: i64| Witness::offset(&raw.log.topic, raw.log.partition, offset).about(reader());
     if let Some(pair) = offsets.windows(2).find(|pair| pair[0] >= pair[1]) {
-        let witness = format!("{place}: offset {} after {}", pair[1], pair[0]);
+        let witness = at(pair[1]).expected(format_args!("an offset past {}", pair[0])).found(pair[1]);
         found.add(op_at(context, raw, pair[1]), "read_committed goes backwards", witness);
         return;
     }
@@ -84,19 +89,21 @@ fn judge(
         raw.log.records.partition_point(|r| r.offset < low)..raw.log.records.partition_point(|r| r.offset < high);
     for (record, fate) in raw.log.records[slice.clone()].iter().zip(&raw.fates[slice]) {
         let due = fate.is_visible() && record.offset >= from && record.offset < to;
-        let witness = || format!("{place}: offset {} is {fate:?}", record.offset);
         match (offsets.binary_search(&record.offset).is_ok(), fate) {
             (true, Fate::Aborted | Fate::Open | Fate::Marker) => {
-                found.add(context.op_of(record), "read_committed returns what is not committed", witness());
+                let witness = at(record.offset).expected("not returned").found(format_args!("{fate:?}, returned"));
+                found.add(context.op_of(record), "read_committed returns what is not committed", witness);
             }
             (false, _) if due => {
-                found.add(context.op_of(record), "read_committed skips a committed record", witness());
+                let witness = at(record.offset).expected(format_args!("{fate:?}, returned")).found("not returned");
+                found.add(context.op_of(record), "read_committed skips a committed record", witness);
             }
             _ => {}
         }
     }
     if let Some(offset) = offsets.iter().find(|o| raw.log.records.binary_search_by_key(*o, |r| r.offset).is_err()) {
-        found.add(None, "read_committed returns a record that the log has not", format!("{place}: offset {offset}"));
+        let witness = at(*offset).expected("a record in the log").found("none");
+        found.add(None, "read_committed returns a record that the log has not", witness);
     }
 }
 
@@ -114,10 +121,11 @@ fn judged_too_early(context: &Context<'_>, found: &mut Violations) {
         }
         if stable.readable_at(*partition, *last).is_none_or(|since| since > at_ns) {
             let raw = context.raw().get(&(job.source.topic.as_str(), *partition));
-            let witness = format!(
-                "{} generation {} judges {}-{partition} offset {last} at {at_ns} ns",
-                entry.task, entry.generation, job.source.topic
-            );
+            let since = stable.readable_at(*partition, *last).map_or("never".to_owned(), |ns| format!("at {ns} ns"));
+            let witness = Witness::decision(entry.generation, &entry.task, entry.seq)
+                .about(format_args!("record {last} of split {partition}"))
+                .expected(format_args!("a judgement after it is stable, {since}"))
+                .found(format_args!("judged at {at_ns} ns"));
             let op = raw.and_then(|raw| op_at(context, raw, *last));
             found.add(op, "the processor judges a record before it is stable", witness);
         }
@@ -196,7 +204,8 @@ fn as_of(steps: Option<&Vec<(u64, i64)>>, at_ns: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -205,7 +214,20 @@ mod tests {
 
     #[test]
     fn rejects_what_breaks_it() {
-        fixture::rejects(&PROPERTY, &[Mutation::ReadAborted, Mutation::SkipCommitted, Mutation::FlipMarker]);
+        fixture::rejects(
+            &PROPERTY,
+            &[
+                READ_LESS,
+                READ_LESS_AT_THE_END,
+                READ_TWICE,
+                READ_SWAPPED,
+                READ_SHIFTED,
+                READ_ELSEWHERE,
+                READ_ABORTED,
+                FLIP_MARKER,
+            ],
+            &[(Mutator::Unacknowledge, "what is committed the markers say, not the answers")],
+        );
     }
 
     #[test]

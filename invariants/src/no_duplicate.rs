@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use history::{LogSource, OpKind, Verdict};
+use history::{LogSource, OpKind, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -36,11 +36,10 @@ fn check(context: &Context<'_>) -> Verdict {
         for pair in places.windows(2) {
             let (first, second) = (pair[0], pair[1]);
             if first.0 == second.0 {
-                let op = &context.history.ops[first.0.0];
-                let witness = format!(
-                    "client {} operation {}: {}-{} offset {} and {}-{} offset {} ({source:?})",
-                    op.client, op.n, first.1, first.2, first.3, second.1, second.2, second.3
-                );
+                let witness = Witness::offset(second.1, second.2, second.3)
+                    .about(format_args!("{}, in {source:?}", context.name_of(first.0)))
+                    .expected(format_args!("its record once, at {}-{} offset {}", first.1, first.2, first.3))
+                    .found("its record again");
                 found.add(Some(first.0), "one record is in the log twice", witness);
             }
         }
@@ -51,7 +50,8 @@ fn check(context: &Context<'_>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -60,12 +60,21 @@ mod tests {
 
     #[test]
     fn rejects_what_breaks_it() {
-        fixture::rejects(&PROPERTY, &[Mutation::Duplicate, Mutation::Misattribute]);
+        fixture::rejects(
+            &PROPERTY,
+            &[DUPLICATE, MISATTRIBUTE],
+            &[
+                (Mutator::Drop, "what is absent is not there twice"),
+                (Mutator::Swap, "each is there once"),
+                (Mutator::Shift, "each is there once"),
+                (Mutator::Unacknowledge, "what failed must be absent: failed-absent's"),
+            ],
+        );
     }
 
     #[test]
     fn producers_without_idempotence_may_repeat_themselves() {
-        let (mut history, _) = fixture::mutated(&fixture::broker(), Mutation::Duplicate);
+        let (mut history, _) = fixture::mutated(&fixture::broker(), DUPLICATE);
         for op in &mut history.ops {
             if let OpKind::Produce { idempotent, .. } = &mut op.kind {
                 *idempotent = false;

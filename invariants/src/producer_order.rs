@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{OpId, OpKind, Verdict};
+use history::{OpId, OpKind, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -39,10 +39,10 @@ fn check(context: &Context<'_>) -> Verdict {
                 skipped = (before + 1..n)
                     .find_map(|n| context.op(client, n).filter(|id| sent_to(context, *id, topic, *partition)));
                 if before > n {
-                    let witness = format!(
-                        "{topic}-{partition}: client {client} operation {before} at offset {offset}, operation {n} at {}",
-                        record.offset
-                    );
+                    let witness = Witness::offset(topic, *partition, record.offset)
+                        .about(format_args!("client {client}, producer {}", record.producer_id))
+                        .expected(format_args!("operation {n} before operation {before}, which is at offset {offset}"))
+                        .found(format_args!("operation {n} at offset {}", record.offset));
                     // Either of the two may be the one out of place.
                     found.add(id, "a producer's record comes after a later one", witness.clone());
                     found.add(context.op(client, before), "a producer's record comes before an earlier one", witness);
@@ -54,15 +54,11 @@ fn check(context: &Context<'_>) -> Verdict {
                 None if raw.log.log_start_offset == 0 => Some(0),
                 None => None,
             };
-            if due.is_some_and(|due| due != record.sequence) {
-                let witness = format!(
-                    "{topic}-{partition} offset {}: producer {} epoch {} sequence {}, expected {}",
-                    record.offset,
-                    slot.0,
-                    slot.1,
-                    record.sequence,
-                    due.unwrap_or(0)
-                );
+            if let Some(due) = due.filter(|due| *due != record.sequence) {
+                let witness = Witness::offset(topic, *partition, record.offset)
+                    .about(format_args!("producer {} epoch {}", slot.0, slot.1))
+                    .expected(format_args!("sequence {due}"))
+                    .found(format_args!("sequence {}", record.sequence));
                 found.add(skipped.or(id), "a producer's sequence numbers have a gap", witness);
             }
             sequences.insert(slot, (record.sequence, record.offset));
@@ -84,7 +80,8 @@ fn is_idempotent(context: &Context<'_>, id: Option<OpId>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -93,6 +90,13 @@ mod tests {
 
     #[test]
     fn rejects_what_breaks_it() {
-        fixture::rejects(&PROPERTY, &[Mutation::Swap, Mutation::Drop, Mutation::Duplicate, Mutation::Misattribute]);
+        fixture::rejects(
+            &PROPERTY,
+            &[DROP, DUPLICATE, SWAP, MISATTRIBUTE],
+            &[
+                (Mutator::Shift, "the order is the same, and offsets may have gaps"),
+                (Mutator::Unacknowledge, "order is of records, whatever their clients heard"),
+            ],
+        );
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Not claimed: anything past the high watermark of the read, or of partitions that only one of the two has.
 
-use history::{Flush, LogRecord, LogSource, Verdict};
+use history::{Flush, LogRecord, LogSource, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -21,7 +21,9 @@ fn check(context: &Context<'_>) -> Verdict {
     for disk in &context.history.logs {
         let LogSource::Disk { node } = disk.source else { continue };
         let Some(raw) = context.raw().get(&(disk.topic.as_str(), disk.partition)) else { continue };
-        let place = format!("{}-{} on node {node}", disk.topic, disk.partition);
+        let at = |offset: i64| {
+            Witness::offset(&disk.topic, disk.partition, offset).about(format_args!("the disk of broker {node}"))
+        };
         let start = disk.log_start_offset.max(raw.log.log_start_offset);
         let high = raw.log.high_watermark.unwrap_or(raw.log.log_end_offset);
         let end = match context.history.facts.flush {
@@ -41,19 +43,20 @@ fn check(context: &Context<'_>) -> Verdict {
                 (None, None) => break,
                 (Some(r), Some(d)) if r.offset == d.offset => {
                     if r != d {
-                        let witness = format!("{place} offset {}: read {r:?}, disk {d:?}", r.offset);
+                        let witness =
+                            at(r.offset).expected(format_args!("as read: {r:?}")).found(format_args!("{d:?}"));
                         found.add(context.op_of(d).or(context.op_of(r)), "the read and the disk differ", witness);
                     }
                     read.next();
                     held.next();
                 }
                 (Some(r), d) if d.is_none_or(|d| r.offset < d.offset) => {
-                    let witness = format!("{place} offset {}", r.offset);
+                    let witness = at(r.offset).expected("the record that is read").found("none");
                     found.add(context.op_of(r), "a record is read that the disk has not", witness);
                     read.next();
                 }
                 (_, Some(d)) => {
-                    let witness = format!("{place} offset {}", d.offset);
+                    let witness = at(d.offset).expected("no record, for none is read").found("one");
                     found.add(context.op_of(d), "a record is on the disk that is not read", witness);
                     held.next();
                 }
@@ -67,7 +70,8 @@ fn check(context: &Context<'_>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -78,14 +82,8 @@ mod tests {
     fn rejects_what_breaks_it() {
         fixture::rejects(
             &PROPERTY,
-            &[
-                Mutation::Drop,
-                Mutation::Duplicate,
-                Mutation::Swap,
-                Mutation::Shift,
-                Mutation::DropFromDisk,
-                Mutation::ChangeValue,
-            ],
+            &[DROP, DROP_FROM_DISK, DUPLICATE, SWAP, SHIFT, MISATTRIBUTE, CHANGE_VALUE],
+            &[(Mutator::Unacknowledge, "two readers of one log agree whatever clients heard")],
         );
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use history::Witness;
 use models::Watermark;
 use models::fold::Fold;
 use models::record::Event;
@@ -41,7 +42,11 @@ pub(crate) fn judge(evidence: &Evidence<'_>, found: &mut Violations) -> Vec<Stri
             let is_late = late.as_ref().map(|late| late.contains(&(*partition, record.offset)));
             if is_late == Some(true) {
                 if !possible {
-                    let witness = format!("record {} of split {partition}: {event:?}", record.offset);
+                    let witness = Witness::offset(&evidence.job.source.topic, *partition, record.offset)
+                        .key(&event.key)
+                        .window(window.start, window.end)
+                        .expected("accepted, under any legal watermark")
+                        .found("late");
                     found.add(record.op, "a record is late under no legal watermark", witness);
                 }
                 continue;
@@ -58,7 +63,8 @@ pub(crate) fn judge(evidence: &Evidence<'_>, found: &mut Violations) -> Vec<Stri
         judge_window(evidence, key, *window, bounds, row, found, &mut undecided);
     }
     for row in rows.values() {
-        found.add(None, "a row does not follow from the input", format!("found {row}, expected none"));
+        let witness = Witness::default().key(&row.key).window(row.window_start, row.window_end);
+        found.add(None, "a row does not follow from the input", witness.expected("none").found(row));
     }
     undecided
 }
@@ -80,11 +86,12 @@ fn judge_window(
     let all = fold(&mut bounds.sure.iter().chain(&bounds.maybe));
     let sure = fold(&mut bounds.sure.iter());
     let name = format!("{key:?} [{}, {})", window.start, window.end);
+    let witness = || Witness::default().key(key).window(window.start, window.end);
     let functions = &evidence.job.aggregate;
     let Some(row) = row else {
         if !bounds.sure.is_empty() {
             if evidence.drained {
-                let witness = format!("{name}: expected {:?}, found none", all.values(functions));
+                let witness = witness().expected(values(functions, &all)).found("none");
                 found.add(None, "a row is missing from the output", witness);
             } else {
                 undecided.push(format!("{name} has no row, and the input may not be at its end"));
@@ -96,7 +103,7 @@ fn judge_window(
     };
     if bounds.maybe.is_empty() {
         if row.plain_values() != all.values(functions) {
-            let witness = format!("{name}: expected {:?}, found {row}", all.values(functions));
+            let witness = witness().expected(values(functions, &all)).found(row);
             found.add(None, "a row has wrong contents", witness);
         }
         return;
@@ -114,16 +121,22 @@ fn judge_window(
             Function::Min | Function::Max | Function::Digest => true,
         };
         if !within {
-            let witness = format!(
-                "{name}: found {row}, expected between {:?} and {:?}",
-                sure.values(functions),
-                all.values(functions)
-            );
+            let (sure, all) = (values(functions, &sure), values(functions, &all));
+            let witness = witness().expected(format_args!("between {sure} and {all}")).found(row);
             found.add(None, "a row lies outside what any legal watermark allows", witness);
             return;
         }
     }
     undecided.push(format!("{name}: {} of its records may have been late", bounds.maybe.len()));
+}
+
+/// `count 2, sum 5`.
+fn values(functions: &[Function], fold: &Fold) -> String {
+    let value = |f: &Function| match fold.value(*f) {
+        Some(value) => format!("{} {value}", f.name()),
+        None => format!("{} null", f.name()),
+    };
+    functions.iter().map(value).collect::<Vec<_>>().join(", ")
 }
 
 /// The highest W at which a record can have been judged.
@@ -143,13 +156,21 @@ fn late_places(evidence: &Evidence<'_>, found: &mut Violations) -> Option<BTreeS
     for published in evidence.late.as_ref()? {
         match published.source() {
             Some(place) if evidence.source(place.0, place.1).is_none() => {
-                found.add(None, "a late record names a source record that is not there", &published.place);
+                let witness = Witness::at(&published.place).expected("the source record that it names");
+                let witness = witness.found(format_args!("no record {} of split {}", place.1, place.0));
+                found.add(None, "a late record names a source record that is not there", witness);
             }
             Some(place) if !places.insert(place) => {
-                found.add(None, "one record is late twice", &published.place);
+                let op = evidence.source(place.0, place.1).and_then(|r| r.op);
+                let witness =
+                    Witness::at(&published.place).about(format_args!("record {} of split {}", place.1, place.0));
+                found.add(op, "one record is late twice", witness.expected("late once").found("again"));
             }
             Some(_) => {}
-            None => found.add(None, "a late record names no source record", &published.place),
+            None => {
+                let witness = Witness::at(&published.place).expected("a source partition and offset").found("none");
+                found.add(None, "a late record names no source record", witness);
+            }
         }
     }
     Some(places)
@@ -163,14 +184,19 @@ fn newest<'a>(evidence: &'a Evidence<'_>, found: &mut Violations) -> BTreeMap<(&
         let row = match row {
             Ok(row) => row,
             Err(e) => {
-                found.add(None, e.to_string(), place);
+                found.add(None, e.to_string(), Witness::at(place).expected("a result row").found(e));
                 continue;
             }
         };
         let slot = (row.key.as_str(), row.window_start, row.window_end);
         match newest.get(&slot) {
             Some(before) if before.pane == row.pane => {
-                found.add(None, "one row is in the output twice", format!("{row} at {place}"));
+                let witness = Witness::at(place).key(&row.key).window(row.window_start, row.window_end);
+                let witness = witness
+                    .about(format_args!("pane {}", row.pane))
+                    .expected("once")
+                    .found(format_args!("again: {row}"));
+                found.add(None, "one row is in the output twice", witness);
             }
             Some(before) if before.pane > row.pane => {}
             _ => {

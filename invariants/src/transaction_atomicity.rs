@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{OpId, OpKind, OpResult, Verdict};
+use history::{OpId, OpKind, OpResult, Verdict, Witness};
 
 use crate::{Context, Fate, Kind, Property, Violations};
 
@@ -21,24 +21,41 @@ pub(crate) const PROPERTY: Property = Property {
 };
 
 #[derive(Default)]
-struct Txn {
+struct Txn<'a> {
     /// Ends asked for: (operation, commit).
     ends: Vec<(OpId, bool)>,
     /// Acknowledged records.
     acknowledged: Vec<OpId>,
-    /// (fate, writer, place) of each record in the logs.
-    records: Vec<(Fate, Option<OpId>, String)>,
+    /// Each record in the logs.
+    records: Vec<Placed<'a>>,
 }
 
-impl Txn {
-    fn any(&self, fate: Fate) -> Option<&(Fate, Option<OpId>, String)> {
-        self.records.iter().find(|(f, ..)| *f == fate)
+#[derive(Clone, Copy)]
+struct Placed<'a> {
+    fate: Fate,
+    writer: Option<OpId>,
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+}
+
+impl<'a> Txn<'a> {
+    fn any(&self, fate: Fate) -> Option<Placed<'a>> {
+        self.records.iter().find(|r| r.fate == fate).copied()
+    }
+}
+
+impl Placed<'_> {
+    fn witness(&self, txn: u64) -> Witness {
+        Witness::offset(self.topic, self.partition, self.offset)
+            .about(format_args!("transaction {txn}"))
+            .found(format_args!("{:?}", self.fate))
     }
 }
 
 fn check(context: &Context<'_>) -> Verdict {
     let ops = &context.history.ops;
-    let mut txns: BTreeMap<u64, Txn> = BTreeMap::new();
+    let mut txns: BTreeMap<u64, Txn<'_>> = BTreeMap::new();
     for (i, op) in ops.iter().enumerate() {
         match &op.kind {
             OpKind::EndTxn { txn, commit } => txns.entry(*txn).or_default().ends.push((OpId(i), *commit)),
@@ -52,10 +69,11 @@ fn check(context: &Context<'_>) -> Verdict {
         }
     }
     for ((topic, partition), raw) in context.raw() {
-        for (record, fate) in raw.log.records.iter().zip(&raw.fates) {
+        for ((record, fate), writer) in raw.log.records.iter().zip(&raw.fates).zip(&raw.ops) {
             if let Some(txn) = record.op_txn() {
-                let place = format!("{topic}-{partition} offset {}", record.offset);
-                txns.entry(txn).or_default().records.push((*fate, context.op_of(record), place));
+                let (fate, writer, offset) = (*fate, *writer, record.offset);
+                let placed = Placed { fate, writer, topic, partition: *partition, offset };
+                txns.entry(txn).or_default().records.push(placed);
             }
         }
     }
@@ -66,45 +84,56 @@ fn check(context: &Context<'_>) -> Verdict {
     found.verdict()
 }
 
-fn judge(context: &Context<'_>, found: &mut Violations, id: u64, txn: &Txn) {
+fn judge(context: &Context<'_>, found: &mut Violations, id: u64, txn: &Txn<'_>) {
     let result = |op: OpId| &context.history.ops[op.0].result;
     let committed = txn.ends.iter().find(|(op, commit)| *commit && matches!(result(*op), OpResult::Ok { .. }));
     let aborted = txn.ends.iter().find(|(op, commit)| !commit && matches!(result(*op), OpResult::Ok { .. }));
     let may_commit = txn.ends.iter().any(|(op, commit)| *commit && !matches!(result(*op), OpResult::Failed { .. }));
-    let shown = |record: &(Fate, Option<OpId>, String)| format!("transaction {id}, {}: {:?}", record.2, record.0);
-    if let Some((fate, op, place)) = txn.any(Fate::Plain) {
-        let witness = format!("transaction {id}, {place}: {fate:?}");
-        found.add(*op, "a transaction's record is in no transaction", witness);
+    if let Some(plain) = txn.any(Fate::Plain) {
+        let witness = plain.witness(id).expected("a record of a transaction");
+        found.add(plain.writer, "a transaction's record is in no transaction", witness);
     }
     if let Some((end, _)) = committed {
-        if let Some(record) = txn.any(Fate::Aborted).or(txn.any(Fate::Open)) {
-            found.add(record.1.or(Some(*end)), "a committed transaction hides a record", shown(record));
+        if let Some(hidden) = txn.any(Fate::Aborted).or(txn.any(Fate::Open)) {
+            let witness = hidden.witness(id).expected(format_args!("Committed, as {} was told", context.name_of(*end)));
+            found.add(hidden.writer.or(Some(*end)), "a committed transaction hides a record", witness);
         }
-        for op in &txn.acknowledged {
-            if !txn.records.iter().any(|(_, writer, _)| *writer == Some(*op)) {
-                let witness = format!("transaction {id}, operation {}", context.history.ops[op.0].n);
-                found.add(Some(*op), "a committed transaction lacks an acknowledged record", witness);
-            }
+        let mut written: Vec<OpId> = txn.records.iter().filter_map(|r| r.writer).collect();
+        written.sort_unstable();
+        for op in txn.acknowledged.iter().filter(|op| written.binary_search(op).is_err()) {
+            let witness = Witness::default().about(format_args!("transaction {id}, {}", context.name_of(*op)));
+            let witness = witness.expected("its acknowledged record").found("none");
+            found.add(Some(*op), "a committed transaction lacks an acknowledged record", witness);
         }
     }
     if let Some((end, _)) = aborted
-        && let Some(record) = txn.any(Fate::Committed)
+        && let Some(shown) = txn.any(Fate::Committed)
     {
-        found.add(record.1.or(Some(*end)), "an aborted transaction shows a record", shown(record));
+        let witness = shown.witness(id).expected(format_args!("Aborted, as {} was told", context.name_of(*end)));
+        found.add(shown.writer.or(Some(*end)), "an aborted transaction shows a record", witness);
     }
-    if !may_commit && let Some(record) = txn.any(Fate::Committed) {
-        found.add(record.1, "a transaction that was never committed shows a record", shown(record));
+    if !may_commit && let Some(shown) = txn.any(Fate::Committed) {
+        // The commit that is said to have failed, where there is one.
+        let failed = txn.ends.iter().find(|(_, commit)| *commit).map(|(op, _)| *op);
+        let expected = match failed {
+            Some(end) => format!("not Committed, for {} failed", context.name_of(end)),
+            None => "not Committed, for nobody asked for it".to_owned(),
+        };
+        let witness = shown.witness(id).expected(expected);
+        found.add(failed.or(shown.writer), "a transaction that was never committed shows a record", witness);
     }
     if let (Some(visible), Some(hidden)) = (txn.any(Fate::Committed), txn.any(Fate::Aborted)) {
-        let witness = format!("transaction {id}: {} committed, {} aborted", visible.2, hidden.2);
-        found.add(hidden.1.or(visible.1), "a transaction is visible in part", witness);
+        let Placed { topic, partition, offset, .. } = visible;
+        let witness = hidden.witness(id).expected(format_args!("Committed, as at {topic}-{partition} offset {offset}"));
+        found.add(hidden.writer.or(visible.writer), "a transaction is visible in part", witness);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -115,7 +144,16 @@ mod tests {
     fn rejects_what_breaks_it() {
         fixture::rejects(
             &PROPERTY,
-            &[Mutation::DropCommitted, Mutation::FlipMarker, Mutation::LeaveTransaction, Mutation::MisattributeTxn],
+            &[
+                DROP_COMMITTED,
+                SWAP_MARKERS,
+                SHIFT_MARKER,
+                UNACKNOWLEDGE_COMMIT,
+                MISATTRIBUTE_TXN,
+                FLIP_MARKER,
+                LEAVE_TRANSACTION,
+            ],
+            &[(Mutator::Duplicate, "a record twice is visible all the same: no-duplicate's")],
         );
     }
 

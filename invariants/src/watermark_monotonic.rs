@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{Change, Decision, Input, Verdict};
+use history::{Change, Decision, Input, Verdict, Witness};
 use models::Watermark;
 
 use crate::{Context, Kind, Property, Violations};
@@ -38,7 +38,12 @@ fn check(context: &Context<'_>) -> Verdict {
     for i in order {
         let entry = &decisions[i];
         let task = (entry.generation, entry.task.as_str());
-        let name = || format!("generation {} {} seq {}", entry.generation, entry.task, entry.seq);
+        let witness = |input: &Input, was: Watermark, is: Watermark| {
+            Witness::decision(entry.generation, &entry.task, entry.seq)
+                .about(name(input))
+                .expected(format_args!("at least {was}"))
+                .found(is)
+        };
         match &entry.decision {
             Decision::Open { checkpoint, inputs, .. } => {
                 let opened: Inputs = inputs.iter().map(|s| (s.input.clone(), s.watermark)).collect();
@@ -48,8 +53,7 @@ fn check(context: &Context<'_>) -> Verdict {
                 for (input, was) in kept.iter().flat_map(|(_, inputs)| inputs) {
                     let is = opened.get(input).copied().unwrap_or(Watermark::MIN);
                     if is < *was {
-                        let witness = format!("{} {input:?}: {was} at the checkpoint, restored {is}", name());
-                        found.add(None, "a watermark is restored below its checkpoint", witness);
+                        found.add(None, "a watermark is restored below its checkpoint", witness(input, *was, is));
                     }
                 }
                 now.insert(task, opened);
@@ -58,7 +62,7 @@ fn check(context: &Context<'_>) -> Verdict {
                 if let Some(was) = now.entry(task).or_default().insert(input.clone(), *w)
                     && was > *w
                 {
-                    found.add(None, "a watermark falls", format!("{} {input:?}: {was}, then {w}", name()));
+                    found.add(None, "a watermark falls", witness(input, was, *w));
                 }
             }
             Decision::Barrier { n, .. } => {
@@ -71,10 +75,18 @@ fn check(context: &Context<'_>) -> Verdict {
     found.verdict()
 }
 
+fn name(input: &Input) -> String {
+    match input {
+        Input::Split(p) => format!("split {p}"),
+        Input::Channel(task) => format!("channel of {task}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
 
     #[test]
     fn accepts_good_histories() {
@@ -83,6 +95,14 @@ mod tests {
 
     #[test]
     fn rejects_what_breaks_it() {
-        fixture::rejects_job(&PROPERTY, &[Mutation::ForgetWatermark, Mutation::LowerWatermark]);
+        fixture::rejects_job(
+            &PROPERTY,
+            &[FORGET_WATERMARK, SWAP_WATERMARKS, LOWER_WATERMARK, MISATTRIBUTE_WATERMARK],
+            &[
+                (Mutator::Drop, "without one of its steps a rising sequence rises"),
+                (Mutator::Duplicate, "the same again is no fall"),
+                (Mutator::Unacknowledge, "it looks at decisions only"),
+            ],
+        );
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use history::{Decision, Observed, Observer, Verdict};
+use history::{Decision, Observed, Observer, Verdict, Witness};
 use models::replay::{Problem, Replay};
 use models::row::{Row, RowOp};
 use models::window::Class;
@@ -48,13 +48,14 @@ fn check(context: &Context<'_>) -> Verdict {
 /// Everything but the order of markers and barriers in time.
 pub(crate) fn judge(evidence: &Evidence<'_>, replay: &Replay, chain: &Chain, found: &mut Violations) {
     for (message, witness) in &chain.problems {
-        found.add(None, message, witness);
+        found.add(None, message, witness.clone());
     }
-    let output = Output::read(evidence, found);
-    output.against(&replay.rows, found);
+    // First what was decided wrongly, then what came of it.
     for problem in &replay.problems {
         add_problem(evidence, problem, found);
     }
+    let output = Output::read(evidence, found);
+    output.against(&replay.rows, found);
     if evidence.drained && replay.judged.iter().all(|record| record.class == Class::OnTime) {
         output.against_batch(evidence, found);
     }
@@ -62,11 +63,23 @@ pub(crate) fn judge(evidence: &Evidence<'_>, replay: &Replay, chain: &Chain, fou
 
 fn add_problem(evidence: &Evidence<'_>, problem: &Problem, found: &mut Violations) {
     let op = problem.record.and_then(|(p, o)| evidence.source(p, o)).and_then(|r| r.op);
-    let place = match problem.record {
-        Some((p, o)) => format!("record {o} of split {p}; {}", problem.witness),
-        None => problem.witness.clone(),
+    let entry = problem.entry.and_then(|i| evidence.decisions.as_deref()?.get(i));
+    let mut witness = match entry {
+        Some(entry) => {
+            let at = Witness::decision(entry.generation, &entry.task, entry.seq);
+            match &entry.decision {
+                Decision::Fire { key, start, end, .. } => at.key(key).window(*start, *end),
+                _ => at,
+            }
+            .found(format_args!("{:?}", entry.decision))
+        }
+        None => Witness::default().about(&problem.witness).found("none"),
     };
-    found.add(op, format!("rule {}: {}", problem.rule, problem.message), place);
+    witness = witness.expected(format_args!("a decision that follows by rule {}", problem.rule));
+    if let Some((p, o)) = problem.record {
+        witness = witness.about(format_args!("record {o} of split {p}"));
+    }
+    found.add(op, format!("rule {}: {}", problem.rule, problem.message), witness);
 }
 
 /// Rows as published, by identity.
@@ -81,6 +94,12 @@ fn identity(row: &Row) -> Identity {
     (row.key.clone(), row.window_start, row.window_end, row.pane, row.op)
 }
 
+fn of_row(row: &Row, place: Option<&str>) -> Witness {
+    let witness = Witness { place: place.map(str::to_owned), ..Witness::default() };
+    let witness = witness.key(&row.key).window(row.window_start, row.window_end);
+    witness.about(format_args!("pane {} {}", row.pane, row.op.as_str()))
+}
+
 impl Output {
     fn read(evidence: &Evidence<'_>, found: &mut Violations) -> Output {
         let mut rows: BTreeMap<Identity, (Row, String)> = BTreeMap::new();
@@ -88,15 +107,19 @@ impl Output {
             let row = match row {
                 Ok(row) => row.clone(),
                 Err(e) => {
-                    found.add(None, e.to_string(), &published.place);
+                    let found_value = published.value.as_ref().map_or("none".to_owned(), |v| format!("{v:?}"));
+                    let witness = Witness::at(&published.place).expected("a result row").found(found_value);
+                    found.add(None, e.to_string(), witness);
                     continue;
                 }
             };
-            if published.key.as_ref().is_some_and(|key| **key != *row.key.as_bytes()) {
-                found.add(None, "a row's record key is not its key", format!("{}: {row}", published.place));
+            if let Some(key) = published.key.as_ref().filter(|key| ***key != *row.key.as_bytes()) {
+                let witness = of_row(&row, Some(&published.place)).expected(format_args!("record key {:?}", row.key));
+                found.add(None, "a row's record key is not its key", witness.found(format_args!("{key:?}")));
             }
             if let Some((_, first)) = rows.get(&identity(&row)) {
-                let witness = format!("{row} at {first} and at {}", published.place);
+                let witness = of_row(&row, Some(&published.place));
+                let witness = witness.expected(format_args!("once, at {first}")).found(format_args!("again: {row}"));
                 found.add(None, "one row is in the output twice", witness);
                 continue;
             }
@@ -110,9 +133,12 @@ impl Output {
         for row in expected {
             due.insert(identity(row));
             match self.rows.get(&identity(row)) {
-                None => found.add(None, "a row is missing from the output", format!("expected {row}, found none")),
+                None => {
+                    let witness = of_row(row, None).expected(row).found("none");
+                    found.add(None, "a row is missing from the output", witness);
+                }
                 Some((is, place)) if is != row => {
-                    let witness = format!("expected {row}, found {is} at {place}");
+                    let witness = of_row(row, Some(place)).expected(row).found(is);
                     found.add(None, "a row has wrong contents", witness);
                 }
                 Some(_) => {}
@@ -120,11 +146,8 @@ impl Output {
         }
         for (id, (row, place)) in &self.rows {
             if !due.contains(id) {
-                found.add(
-                    None,
-                    "a row does not follow from the input",
-                    format!("found {row} at {place}, expected none"),
-                );
+                let witness = of_row(row, Some(place)).expected("none").found(row);
+                found.add(None, "a row does not follow from the input", witness);
             }
         }
     }
@@ -147,13 +170,14 @@ impl Output {
                 Some(is) if is.values == row.values => {}
                 is => {
                     let is = is.map_or("none".to_owned(), Row::to_string);
-                    let witness = format!("expected {row}, found {is}");
+                    let witness = of_row(row, None).expected(row).found(is);
                     found.add(None, "all records were on time, and a row differs from the batch answer", witness);
                 }
             }
         }
         for row in folded.values() {
-            found.add(None, "all records were on time, and the batch answer lacks a row", format!("found {row}"));
+            let witness = of_row(row, None).expected("none").found(row);
+            found.add(None, "all records were on time, and the batch answer lacks a row", witness);
         }
     }
 }
@@ -183,7 +207,9 @@ fn not_before_complete(context: &Context<'_>, markers: &[Marker], chain: &Chain,
         let Some((committed, marker)) = first_commit.get(&(epoch.n, epoch.generation)) else { continue };
         if let Some(done) = complete.get(&(epoch.n, epoch.generation)).filter(|done| committed < done) {
             let message = format!("epoch {} is committed before its checkpoint is complete", epoch.n);
-            let witness = format!("{} committed by {committed} ns, complete at {done} ns", marker.place);
+            let witness = Witness::at(&marker.place)
+                .expected(format_args!("a commit after the checkpoint is complete, at {done} ns"))
+                .found(format_args!("committed by {committed} ns"));
             found.add(None, message, witness);
         }
     }
@@ -191,7 +217,10 @@ fn not_before_complete(context: &Context<'_>, markers: &[Marker], chain: &Chain,
         let (Decision::Barrier { n, .. }, Some(at_ns)) = (&entry.decision, entry.at_ns) else { continue };
         if let Some((committed, marker)) = first_commit.get(&(*n, entry.generation)).filter(|(c, _)| *c < at_ns) {
             let message = format!("epoch {n} is committed before {} passed its barrier", entry.task);
-            found.add(None, message, format!("{} committed by {committed} ns, barrier at {at_ns} ns", marker.place));
+            let witness = Witness::at(&marker.place)
+                .expected(format_args!("a commit after the barrier, at {at_ns} ns"))
+                .found(format_args!("committed by {committed} ns"));
+            found.add(None, message, witness);
         }
     }
 }
@@ -199,7 +228,8 @@ fn not_before_complete(context: &Context<'_>, markers: &[Marker], chain: &Chain,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{self, Mutation};
+    use crate::fixture;
+    use crate::fixture::mutate::*;
 
     #[test]
     fn accepts_good_histories() {
@@ -211,21 +241,27 @@ mod tests {
         fixture::rejects_job(
             &PROPERTY,
             &[
-                Mutation::DropInput,
-                Mutation::DropRow,
-                Mutation::DuplicateRow,
-                Mutation::ChangeRow,
-                Mutation::SwapEpochs,
-                Mutation::AbortEpoch,
-                Mutation::ForgetWatermark,
-                Mutation::LeadWatermark,
-                Mutation::JudgePastBarrier,
-                Mutation::SkipJudge,
-                Mutation::ShiftFire,
-                Mutation::DropFire,
-                Mutation::KeepIdle,
-                Mutation::CommitEarly,
+                DROP_INPUT,
+                DROP_ROW,
+                DUPLICATE_ROW,
+                SWAP_ROWS,
+                SHIFT_ROW,
+                MISATTRIBUTE_ROW,
+                CHANGE_ROW,
+                MISATTRIBUTE_EPOCH,
+                ABORT_EPOCH,
+                COMMIT_EARLY,
+                FORGET_WATERMARK,
+                LEAD_WATERMARK,
+                SWAP_WATERMARKS,
+                MISATTRIBUTE_WATERMARK,
+                JUDGE_PAST_BARRIER,
+                SKIP_JUDGE,
+                SHIFT_FIRE,
+                DROP_FIRE,
+                KEEP_IDLE,
             ],
+            &[],
         );
     }
 

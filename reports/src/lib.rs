@@ -17,8 +17,8 @@ pub use seed_report::{Failure, FaultStep, SeedReport, Stats, Verdict, Witness};
 pub use summary::{ScenarioSummary, Summary, Totals};
 
 /// Version of every JSON object this crate writes. It rises when a field changes its meaning or goes away; new
-/// fields do not raise it.
-pub const JSON_VERSION: u32 = 1;
+/// fields do not raise it. Version 2: a violation's witness is an object with place, key, window, expected and found.
+pub const JSON_VERSION: u32 = 2;
 
 /// A JSON object line: `{"version":1,"type":kind, …fields of value}`, without the line's end.
 ///

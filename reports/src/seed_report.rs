@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use history::Witness;
 use serde::{Deserialize, Serialize};
 
 /// How a seed ended. Ordered by nothing: the CLI's exit codes say which is worst.
@@ -44,17 +45,6 @@ impl Verdict {
             Verdict::HarnessFailed => "streamproof failed",
         }
     }
-}
-
-/// The one thing a property names to prove its point.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Witness {
-    /// What it is about, in the field's words: `window [2013-01-01T05:00Z, 06:00Z) of key JFK`, `orders-0 @ 17`.
-    pub subject: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub found: Option<String>,
 }
 
 /// A fault that took effect.

@@ -23,8 +23,9 @@ pub fn text(report: &SeedReport, replay: &str) -> String {
         }
         let _ = writeln!(r, "  property  {}", failure.property);
         let _ = writeln!(r, "            {}", failure.message);
-        if !failure.witness.subject.is_empty() {
-            let _ = writeln!(r, "  witness   {}", failure.witness.subject);
+        let heading = failure.witness.heading();
+        if !heading.is_empty() {
+            let _ = writeln!(r, "  witness   {heading}");
         }
         if let Some(expected) = &failure.witness.expected {
             let _ = writeln!(r, "  expected  {expected}");
@@ -64,11 +65,10 @@ mod tests {
         report.failures.push(Failure {
             property: "acked-durable".into(),
             message: "an acknowledged record is not in the log".into(),
-            witness: Witness {
-                subject: "orders-0: op (client 2, n 17), acknowledged at offset 812".into(),
-                expected: Some("one record with op (2, 17)".into()),
-                found: Some("none; the log ends at 809".into()),
-            },
+            witness: Witness::offset("orders", 0, 812)
+                .about("client 2 operation 17")
+                .expected("its record, once")
+                .found("none; the log ends at 809"),
         });
         report.fault_steps.push(FaultStep { at_ms: 4_210, what: "power lost at broker-0".into() });
         report.fault_steps.push(FaultStep { at_ms: 5_003, what: "broker-0 started again".into() });
@@ -81,8 +81,8 @@ mod tests {
         FAILED power_loss seed 41: safety violated
           property  acked-durable
                     an acknowledged record is not in the log
-          witness   orders-0: op (client 2, n 17), acknowledged at offset 812
-          expected  one record with op (2, 17)
+          witness   orders-0 offset 812: client 2 operation 17
+          expected  its record, once
           found     none; the log ends at 809
           faults
               4.210 s  power lost at broker-0

@@ -6,7 +6,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use history::{Outcome, Violation};
-use reports::{Failure, SeedReport, Verdict, Witness};
+use reports::{Failure, SeedReport, Verdict};
 
 use crate::exit::Exit;
 use crate::plans::Planner;
@@ -99,6 +99,5 @@ pub fn report(result: RunResult) -> SeedReport {
 const MAX_FAILURES: usize = 20;
 
 fn failure(violation: Violation) -> Failure {
-    let witness = Witness { subject: violation.witness, expected: None, found: None };
-    Failure { property: violation.property, message: violation.message, witness }
+    Failure { property: violation.property, message: violation.message, witness: violation.witness }
 }

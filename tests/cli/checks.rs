@@ -43,7 +43,9 @@ fn a_wrong_row_fails() {
       not judged  rule 23, dead-letter records: not at hand
       property    window-exactly-once
                   a row has wrong contents
-      witness     "a" [0, 10): expected [Some(2), Some(5)], found {"key":"a","window_start":0,"window_end":10,"pane":0,"op":"+I","kind":"on_time","count":2,"sum":6}
+      witness     key "a", window [0, 10)
+      expected    count 2, sum 5
+      found       {"key":"a","window_start":0,"window_end":10,"pane":0,"op":"+I","kind":"on_time","count":2,"sum":6}
     "#);
 }
 

@@ -10,6 +10,7 @@ mod log;
 mod observation;
 mod op;
 mod verdict;
+mod witness;
 
 pub use facts::{Facts, Flush, Span};
 pub use log::{Blob, Control, Header, LogRecord, LogSource, PartitionLog};
@@ -19,6 +20,7 @@ pub use observation::{FaultEffect, Observation, Observed, Observer};
 pub use op::{Op, OpId, OpKind, OpResult};
 use serde::{Deserialize, Serialize};
 pub use verdict::{Outcome, Verdict, Violation};
+pub use witness::{Window, Witness};
 
 /// Of the JSON form; a reader refuses others.
 pub const VERSION: u32 = 1;

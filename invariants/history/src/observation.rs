@@ -1,5 +1,7 @@
 //! What was seen while the run went on, and the faults that took effect.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// One sight of the system's state.
@@ -55,6 +57,15 @@ pub enum Observed {
         generation: u64,
         checkpoint: Option<u64>,
     },
+}
+
+impl fmt::Display for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Observer::Node { node, incarnation } => write!(f, "node {node} life {incarnation}"),
+            Observer::Client { client } => write!(f, "client {client}"),
+        }
+    }
 }
 
 /// A fault that did something, as against one that was planned and met nothing.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::OpId;
+use crate::{OpId, Witness};
 
 /// Of one property over one history. A check that cannot decide, for whatever reason of its own, is `Unknown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,8 @@ pub struct Violation {
     pub property: String,
     /// What is wrong, in one sentence.
     pub message: String,
-    /// Where: the window, key, offset or operation, expected and found.
-    pub witness: String,
+    /// Where, what must be there, and what is.
+    pub witness: Witness,
     /// The client operation concerned, if one is.
     pub op: Option<OpId>,
 }

@@ -72,7 +72,13 @@ fn print(line: &Line) {
     for violation in line.violations.iter().take(SHOWN) {
         out::line(&format!("  property    {}", violation.property));
         out::line(&format!("              {}", violation.message));
-        out::line(&format!("  witness     {}", violation.witness));
+        let witness = &violation.witness;
+        let heading = Some(witness.heading()).filter(|heading| !heading.is_empty());
+        for (name, text) in [("witness", &heading), ("expected", &witness.expected), ("found", &witness.found)] {
+            if let Some(text) = text {
+                out::line(&format!("  {name:<11} {text}"));
+            }
+        }
     }
     if line.violations.len() > SHOWN {
         out::line(&format!("  … and {} more violations", line.violations.len() - SHOWN));

@@ -64,7 +64,7 @@ pub(super) fn verdicts(plan: &Plan, history: &History, ending: &Ending) -> Vec<(
         let damaged = ending.logs.damage.iter().map(|what| history::Violation {
             property: entry.0.name.to_owned(),
             message: "a log is damaged after the run".into(),
-            witness: what.clone(),
+            witness: history::Witness::default().expected("a log that decodes to its end").found(what),
             op: None,
         });
         let violations = entry.1.violations().iter().cloned().chain(damaged).collect();

@@ -14,7 +14,7 @@ mod stats;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use history::{Outcome, Violation};
+use history::{Outcome, Violation, Witness};
 use scenarios::Plan;
 use world::{Config, Failed, Why, on_seed};
 
@@ -172,7 +172,8 @@ fn judge(
 fn broken(failed: &Failed) -> Outcome {
     let at = failed.sim_elapsed;
     let liveness = |message: String| -> Outcome {
-        let witness = format!("after {:.3} simulated seconds", at.as_secs_f64());
+        let found = format!("it went on after {:.3} simulated seconds", at.as_secs_f64());
+        let witness = Witness::default().expected("an end of the run").found(found);
         Outcome::NotLive(vec![Violation { property: "liveness".into(), message, witness, op: None }])
     };
     match &failed.why {

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use client::{Admin, Client, Isolation, NewTopic, OffsetSpec, TopicPartition};
-use history::{Span, Violation};
+use history::{Span, Violation, Witness};
 use models::JobSpec;
 use scenarios::Plan;
 use scenarios::plan::{ClientRole, NodeName, Role};
@@ -113,8 +113,10 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
     ending
 }
 
-pub(super) fn liveness(message: impl Into<String>, witness: impl Into<String>) -> Violation {
-    Violation { property: "liveness".into(), message: message.into(), witness: witness.into(), op: None }
+/// What did not happen in time, and how things stand instead.
+pub(super) fn liveness(message: impl Into<String>, found: impl Into<String>) -> Violation {
+    let witness = Witness::default().found(found.into());
+    Violation { property: "liveness".into(), message: message.into(), witness, op: None }
 }
 
 /// Waits for the brokers and makes the plan's topics. Nothing is wrong yet, so failing here is the harness's failure.
