@@ -1,7 +1,8 @@
 //! Plants a bug in a copy of the source tree, builds it, and sees how soon which check finds it.
 //!
-//! The copy lies in `target/audit/tree` and is built into `target/audit/build`, so that the next bug recompiles only
-//! what its patch touches. The working tree itself is never written. What runs there is the patched program's own
+//! The copy lies in `target/audit/tree`. Its intermediate artifacts lie beside the checkout's own (`build.build-dir`), so
+//! that a dependency which is built already is not built again, and are incremental, so that the next bug recompiles
+//! only what its patch touches; its program goes to `target/audit/build`. The working tree itself is never written. What runs there is the patched program's own
 //! `run … --format json`, read line by line and stopped at the first failure that the right check names.
 
 use std::collections::BTreeSet;
@@ -52,7 +53,10 @@ pub enum Finding {
 pub struct Workshop {
     checkout: PathBuf,
     tree: PathBuf,
+    /// Where the finished program goes.
     build: PathBuf,
+    /// Where the checkout's own intermediate artifacts are.
+    artifacts: PathBuf,
 }
 
 impl Workshop {
@@ -67,8 +71,14 @@ impl Workshop {
                 return Err(format!("planting a bug needs {tool}, and it does not run here"));
             }
         }
+        // The copy must lie below the checkout: it inherits `.cargo/config.toml` from there.
         let root = checkout.join("target/audit");
-        let shop = Self { checkout: checkout.to_owned(), tree: root.join("tree"), build: root.join("build") };
+        let artifacts = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(dir) => checkout.join(dir),
+            None => checkout.join("target"),
+        };
+        let shop =
+            Self { checkout: checkout.to_owned(), tree: root.join("tree"), build: root.join("build"), artifacts };
         shop.restore()?;
         Ok(shop)
     }
@@ -90,6 +100,9 @@ impl Workshop {
             .split('\0')
             .filter(|name| !name.is_empty())
             .map(PathBuf::from)
+            // cargo joins the flags of every configuration above it: a second copy would say `--cfg madsim` twice, and
+            // no artifact of the checkout would fit.
+            .filter(|name| !name.starts_with(".cargo"))
             .filter(|name| self.checkout.join(name).is_file())
             .collect();
         for name in &names {
@@ -159,6 +172,8 @@ impl Workshop {
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("CARGO_BUILD_TARGET")
+            .env("CARGO_BUILD_BUILD_DIR", &self.artifacts)
+            .env("CARGO_INCREMENTAL", "1")
             .args(["build", "--release", "--locked", "--quiet", "--package", "streamproof", "--bin", "streamproof"])
             .arg("--target-dir")
             .arg(&self.build)

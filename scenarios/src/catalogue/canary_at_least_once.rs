@@ -39,6 +39,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         twists: false,
         idle_splits: 0,
         transactional_percent: 0,
+        producers: 1,
     };
     events(&mut plan, job, shape);
     plan.budgets.safety_ms = 12_000;

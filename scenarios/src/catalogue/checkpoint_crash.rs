@@ -41,6 +41,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         twists: rng.chance(1, 2),
         idle_splits: 0,
         transactional_percent: 0,
+        producers: 1,
     };
     events(&mut plan, job, shape);
     faults(

@@ -38,6 +38,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         twists: rng.chance(1, 2),
         idle_splits: partitions - 1,
         transactional_percent: *rng.choose(&[0, 0, 40]),
+        producers: 1,
     };
     events(&mut plan, job, shape);
     faults(

@@ -38,6 +38,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         twists: true,
         idle_splits: 0,
         transactional_percent: *rng.choose(&[0, 30]),
+        producers: 1,
     };
     events(&mut plan, job, shape);
     faults(

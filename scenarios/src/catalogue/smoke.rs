@@ -37,6 +37,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         twists: true,
         idle_splits: 0,
         transactional_percent: 0,
+        producers: 1,
     };
     events(&mut plan, job, shape);
     faults(

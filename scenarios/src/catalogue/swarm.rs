@@ -43,7 +43,8 @@ fn generate(seed: u64, families: &Families) -> Plan {
         disorder_ms: rng.range(50, 900),
         twists,
         idle_splits: if twists && rng.chance(1, 2) { rng.range(1, u64::from(partitions) - 1) as u32 } else { 0 },
-        transactional_percent: *rng.choose(&[0, 0, 25, 60]),
+        transactional_percent: *rng.choose(&[0, 25, 60, 60]),
+        producers: rng.range(1, 6),
     };
     events(&mut plan, job, shape);
     faults(

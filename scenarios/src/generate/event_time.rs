@@ -77,6 +77,8 @@ pub struct EventTime {
     pub idle_splits: u32,
     /// Part of the records sent in transactions, in percent; a quarter of those transactions abort.
     pub transactional_percent: u64,
+    /// Plain producers, one after another: each begins with sequence 0, under whatever goes on then.
+    pub producers: u64,
 }
 
 /// Adds topic `events` and its producers.
@@ -153,7 +155,12 @@ pub fn events(plan: &mut Plan, job: JobText, shape: EventTime) {
             false => plain.push(arrival),
         }
     }
-    add_producer(plan, TOPIC, plain, false);
+    let each = plain.len().div_ceil(shape.producers.max(1) as usize).max(1);
+    let mut plain = plain.into_iter().peekable();
+    while plain.peek().is_some() {
+        let some = plain.by_ref().take(each).collect();
+        add_producer(plan, TOPIC, some, false);
+    }
     if !in_transactions.is_empty() {
         add_producer(plan, TOPIC, in_transactions, true);
     }

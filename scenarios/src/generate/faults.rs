@@ -173,7 +173,11 @@ fn to_server(a: Target, b: Target) -> Target {
 fn disk(rng: &mut Rng) -> Action {
     match rng.range(0, 3) {
         0 => Action::FsyncError { node: BROKER, restart_after_ms: rng.range(300, 1_500) },
-        1 => Action::DiskFull { node: BROKER, for_ms: rng.range(300, 1_500) },
+        // A full disk that has room again between a batch and the next one is the harder case.
+        1 => {
+            let for_ms = if rng.chance(1, 2) { rng.range(20, 200) } else { rng.range(300, 1_500) };
+            Action::DiskFull { node: BROKER, for_ms }
+        }
         2 => Action::Power { node: BROKER, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
         _ => Action::DiskStall { node: BROKER, for_ms: rng.range(200, 2_500) },
     }

@@ -73,14 +73,13 @@ pub(super) fn verdicts(plan: &Plan, history: &History, ending: &Ending) -> Vec<(
     all
 }
 
-/// What it comes to. Being stuck is judged beside the properties: it needs no history.
+/// What it comes to. Being stuck is judged beside the properties, since it needs no history; what a stuck run did wrong
+/// is worse than that it is stuck, and no check takes for missing what was not read.
 pub(super) fn outcome(verdicts: &[(&'static Property, Verdict)], ending: &Ending) -> Outcome {
-    // Without the end of the run, what the final read did not find proves nothing.
-    let incomplete = !ending.stuck.is_empty();
     match invariants::outcome(verdicts) {
-        Outcome::Unsafe(violations) if !incomplete => Outcome::Unsafe(violations),
-        _ if incomplete => Outcome::NotLive(ending.stuck.clone()),
-        Outcome::NotLive(violations) => Outcome::NotLive(violations),
+        Outcome::Unsafe(violations) => Outcome::Unsafe(violations),
+        Outcome::NotLive(violations) => Outcome::NotLive(ending.stuck.iter().cloned().chain(violations).collect()),
+        _ if !ending.stuck.is_empty() => Outcome::NotLive(ending.stuck.clone()),
         other => other,
     }
 }

@@ -58,6 +58,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
         schedule_seed: options.schedule.unwrap_or(plan.seeds.schedule),
         world_seed: plan.seeds.world,
         sim_limit: Duration::from_millis(plan.budgets.total_ms()) + SLACK,
+        event_limit: plan.budgets.max_events,
         law: deploy::link_law(plan, None, None),
         disk: deploy::disk_law(plan),
         keep_trace: options.keep_trace,

@@ -70,34 +70,14 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
     if stuck.is_empty() {
         stuck = transactions_ended(&cluster, plan, &client, deadline).await;
     }
-    if !stuck.is_empty() {
-        ending.stuck = stuck;
-        ending.ended_ns = world.now().as_nanos();
-        return ending;
-    }
     ending.converged_ns = world.now().as_nanos();
-
-    if plan.job.is_some() {
-        quiet(&cluster, plan).await;
-        ending.calm.push(Span { from_ns: ending.converged_ns, to_ns: world.now().as_nanos() });
-        ending.source_ends = log_ends(plan, &client).await;
-        cluster.control.finish(ending.source_ends.iter().copied().collect());
-        let deadline = world.now() + Duration::from_millis(plan.budgets.drain_ms);
-        while !cluster.control.is_drained() && world.now() < deadline {
-            env::select! {
-                () = cluster.control.heard.notified() => {}
-                () = world.sleep_until(deadline) => {}
-            }
-        }
-        ending.drained = cluster.control.is_drained();
-        ending.drained_ns = world.now().as_nanos();
-        if !ending.drained {
-            ending.stuck.push(liveness("the job did not drain", format!("within {} ms", plan.budgets.drain_ms)));
-        } else {
-            let topics = job_topics(plan);
-            let deadline = world.now() + Duration::from_millis(plan.budgets.liveness_ms);
-            ending.stuck = ended_on(&cluster, &client, &topics, deadline).await;
-        }
+    ending.stuck = stuck;
+    if ending.stuck.is_empty() && plan.job.is_some() {
+        drain(&cluster, plan, &client, &mut ending).await;
+    }
+    if !ending.stuck.is_empty() {
+        drop(operators);
+        halt(&cluster).await;
     }
     cluster.stage.stop.set(true);
 
@@ -111,6 +91,47 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
     ending.logs.add_disks(&cluster, &topics);
     ending.ended_ns = world.now().as_nanos();
     ending
+}
+
+/// The quiet stretch, then the end of the input and of the job.
+async fn drain(cluster: &Cluster, plan: &Plan, client: &Client, ending: &mut Ending) {
+    let world = &cluster.world;
+    quiet(cluster, plan).await;
+    ending.calm.push(Span { from_ns: ending.converged_ns, to_ns: world.now().as_nanos() });
+    match log_ends(plan, client).await {
+        Ok(ends) => ending.source_ends = ends,
+        Err(e) => {
+            ending.stuck.push(liveness("the ends of the input could not be listed after healing", e));
+            return;
+        }
+    }
+    cluster.control.finish(ending.source_ends.iter().copied().collect());
+    let deadline = world.now() + Duration::from_millis(plan.budgets.drain_ms);
+    while !cluster.control.is_drained() && world.now() < deadline {
+        env::select! {
+            () = cluster.control.heard.notified() => {}
+            () = world.sleep_until(deadline) => {}
+        }
+    }
+    ending.drained = cluster.control.is_drained();
+    ending.drained_ns = world.now().as_nanos();
+    if ending.drained {
+        let deadline = world.now() + Duration::from_millis(plan.budgets.liveness_ms);
+        ending.stuck = ended_on(cluster, client, &job_topics(plan), deadline).await;
+    } else {
+        ending.stuck.push(liveness("the job did not drain", format!("within {} ms", plan.budgets.drain_ms)));
+    }
+}
+
+/// Takes clients and processor away from a run that is stuck, so that what is read then and what the disks hold agree.
+/// What was sent arrives or is lost meanwhile.
+async fn halt(cluster: &Cluster) {
+    for role in [Role::Client, Role::Worker, Role::Coordinator] {
+        for node in cluster.of_role(role) {
+            cluster.world.crash(node);
+        }
+    }
+    cluster.world.sleep(Duration::from_secs(5)).await;
 }
 
 /// What did not happen in time, and how things stand instead.
@@ -237,12 +258,12 @@ pub(super) fn quiet_ms(plan: &Plan) -> u64 {
 }
 
 /// Where the source's partitions end.
-async fn log_ends(plan: &Plan, client: &Client) -> Vec<(i32, i64)> {
-    let Some(topic) = plan.topics.first() else { return Vec::new() };
+async fn log_ends(plan: &Plan, client: &Client) -> Result<Vec<(i32, i64)>, String> {
+    let Some(topic) = plan.topics.first() else { return Ok(Vec::new()) };
     let all: Vec<_> = (0..topic.partitions as i32).map(|p| TopicPartition::new(&topic.name, p)).collect();
     let ends = Admin::new(client.clone()).list_offsets(&all, OffsetSpec::Latest, Isolation::ReadUncommitted).await;
-    let ends: BTreeMap<_, _> = ends.expect("a healed broker answers ListOffsets");
-    ends.into_iter().map(|(tp, end)| (tp.partition, end.unwrap_or(0))).collect()
+    let ends: BTreeMap<_, _> = ends.map_err(|e| e.to_string())?;
+    Ok(ends.into_iter().map(|(tp, end)| (tp.partition, end.unwrap_or(0))).collect())
 }
 
 /// Topics that the job writes.

@@ -124,7 +124,8 @@ pub(crate) async fn drive(kernel: Rc<Kernel>) {
     poll_fn(|cx| {
         let now = kernel.now();
         {
-            let agenda = &mut kernel.state.borrow_mut().agenda;
+            let state = &mut *kernel.state.borrow_mut();
+            let (agenda, events) = (&mut state.agenda, state.trace.count());
             if agenda.closed {
                 return Poll::Ready(());
             }
@@ -134,7 +135,7 @@ pub(crate) async fn drive(kernel: Rc<Kernel>) {
             while agenda.alarms.last().is_some_and(|&at| at <= now) {
                 agenda.alarms.pop();
             }
-            if now >= agenda.limit {
+            if now >= agenda.limit || events >= kernel.event_limit {
                 kernel.reach_limit();
                 return Poll::Pending;
             }

@@ -49,6 +49,7 @@ pub(crate) struct Kernel {
     pub(crate) runtime: madsim::runtime::Handle,
     origin: std::time::Instant,
     limit: u64,
+    pub(crate) event_limit: u64,
     /// The live incarnation of each node; 0 when it has none.
     live: RefCell<Vec<u32>>,
     pub(crate) state: RefCell<State>,
@@ -91,6 +92,7 @@ impl Kernel {
             runtime: madsim::runtime::Handle::current(),
             time,
             limit,
+            event_limit: config.event_limit,
             live: RefCell::new(vec![WORLD.incarnation]),
             state: RefCell::new(State {
                 agenda: Agenda::new(limit),

@@ -28,6 +28,8 @@ pub struct Config {
     pub schedule_seed: u64,
     /// Passing it is [`Why::TimeLimit`].
     pub sim_limit: Duration,
+    /// Passing this many events of the world is [`Why::EventLimit`]: a run that is busy for ever ends too.
+    pub event_limit: u64,
     /// Law of links between nodes until changed.
     pub law: LinkLaw,
     /// Law of a node's link to itself.
@@ -52,6 +54,7 @@ impl Default for Config {
             world_seed: 0,
             schedule_seed: 0,
             sim_limit: Duration::from_secs(600),
+            event_limit: u64::MAX,
             law: LinkLaw::LAN,
             loopback: LinkLaw::LOOPBACK,
             disk: DiskLaw::SSD,
@@ -114,6 +117,7 @@ pub enum Why {
     /// Nothing will ever happen again, and the run is not over.
     Deadlock,
     TimeLimit,
+    EventLimit,
 }
 
 impl std::fmt::Display for Why {
@@ -123,6 +127,7 @@ impl std::fmt::Display for Why {
             Why::Panic { message, node: None } => write!(f, "panicked: {message}"),
             Why::Deadlock => f.write_str("deadlock: all tasks wait for ever"),
             Why::TimeLimit => f.write_str("simulated time limit reached"),
+            Why::EventLimit => f.write_str("limit of the world's events reached"),
         }
     }
 }
@@ -209,11 +214,12 @@ where
         })
     };
     let limit = kernel.limit_reached.get();
+    let reached = if run.events >= config.event_limit { Why::EventLimit } else { Why::TimeLimit };
     tear_down(&runtime, &kernel, &main);
     let why = match out {
         Ok(Some(value)) => return Ok(Finished { value, run }),
-        Ok(None) => Why::TimeLimit,
-        Err(_) if limit => Why::TimeLimit,
+        Ok(None) => reached,
+        Err(_) if limit => reached,
         Err(payload) => {
             let message = panic.unwrap_or_else(|| text(&*payload));
             if message.starts_with("no events, all tasks will block forever") {

@@ -54,6 +54,19 @@ fn the_limit_ends_sleepers_and_spinners() {
 }
 
 #[test]
+fn too_many_events_end_a_busy_run() {
+    let busy = world::Config { event_limit: 1_000, ..config(1) };
+    let failed = on_seed(busy, |world| async move {
+        loop {
+            world.sleep(ms(1)).await;
+        }
+    });
+    let failed: world::Failed = failed.map(|f: world::Finished<()>| f.value).unwrap_err();
+    assert_eq!(failed.why, Why::EventLimit);
+    assert!((1_000..1_100).contains(&failed.events), "{}", failed.events);
+}
+
+#[test]
 fn a_restart_is_a_new_incarnation() {
     on_seed(config(3), |world| async move {
         let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
