@@ -96,11 +96,6 @@ impl Totals {
         });
     }
 
-    /// Labels of the rare states reached so far.
-    pub fn reached(&self) -> &BTreeSet<String> {
-        &self.reached
-    }
-
     pub fn seeds(&self) -> u64 {
         self.reports.values().map(|rows| rows.len() as u64).sum()
     }

@@ -13,7 +13,11 @@ pub const ENTRY: Entry = Entry {
     properties: ALL_PROPERTIES,
     must_fail: None,
     allowed: &[],
-    rare: &[],
+    rare: &[
+        "a prepared transaction is found again",
+        "a restored transaction was committed",
+        "an attempt restored from a checkpoint",
+    ],
     generate: Some(generate),
 };
 

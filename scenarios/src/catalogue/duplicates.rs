@@ -15,7 +15,7 @@ pub const ENTRY: Entry = Entry {
     properties: BROKER_PROPERTIES,
     must_fail: None,
     allowed: &[],
-    rare: &[],
+    rare: &["a batch of unknown outcome is acknowledged on retry", "client repeats a call whose outcome is unknown"],
     generate: Some(generate),
 };
 

@@ -12,7 +12,7 @@ pub const ENTRY: Entry = Entry {
     properties: ALL_PROPERTIES,
     must_fail: None,
     allowed: &[],
-    rare: &[],
+    rare: &["a split became idle", "an input came back behind its point's watermark"],
     generate: Some(generate),
 };
 

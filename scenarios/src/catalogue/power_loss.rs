@@ -15,7 +15,12 @@ pub const ENTRY: Entry = Entry {
     properties: BROKER_PROPERTIES,
     must_fail: None,
     allowed: &[],
-    rare: &[],
+    rare: &[
+        "a batch of unknown outcome is acknowledged on retry",
+        "a decided transaction is finished after a restart",
+        "client repeats a call whose outcome is unknown",
+        "EndTxn is repeated after a lost answer",
+    ],
     generate: Some(generate),
 };
 

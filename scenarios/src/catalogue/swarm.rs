@@ -16,7 +16,22 @@ pub const ENTRY: Entry = Entry {
     properties: ALL_PROPERTIES,
     must_fail: None,
     allowed: &[],
-    rare: &[],
+    rare: &[
+        "a batch of unknown outcome is acknowledged on retry",
+        "a decided transaction is finished after a restart",
+        "a lingering transaction was aborted",
+        "a prepared transaction is kept over InitProducerId",
+        "a record was late for all its windows",
+        "a restored transaction was committed",
+        "a worker gave up its attempt because it lost the coordinator",
+        "an attempt restored from a checkpoint",
+        "an input came back behind its point's watermark",
+        "client repeats a call whose outcome is unknown",
+        "EndTxn is repeated after a lost answer",
+        "log: recovery rebuilt a closed segment's files",
+        "partition: append refused by a full disk",
+        "partition: duplicate of a batch that is not yet stable",
+    ],
     generate: Some(generate),
 };
 
@@ -52,7 +67,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         FaultSpace { from_ms: 1_500, to_ms: 14_000 },
         Menu {
             net: (1, 3),
-            disk: (1, 2),
+            disk: (1, 3),
             clock: (1, 2),
             process: (1, 3),
             crash_points: (1, 3),

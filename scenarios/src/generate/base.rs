@@ -34,7 +34,7 @@ pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
                 delivery_timeout_ms: *rng.choose(&[8_000, 15_000, 30_000]),
                 linger_ms: *rng.choose(&[0, 1, 5, 20]),
                 batch_bytes: *rng.choose(&[512, 2 * 1024, 16 * 1024]),
-                max_in_flight: rng.range(1, 5) as u32,
+                max_in_flight: *rng.choose(&[1, 2, 3, 5, 5]),
                 compression: *rng.choose(&[
                     Compression::None,
                     Compression::None,

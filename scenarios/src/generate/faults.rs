@@ -100,6 +100,15 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
                 Family::Duplicates => (Trigger::At { ms: at }, duplicate(plan, &mut rng)),
                 Family::EventTime => continue,
             };
+            // A disk that is full for moments, again and again, refuses a batch and takes the next: harder than one that
+            // stays full.
+            let flaps = if matches!(action, Action::DiskFull { .. }) { rng.range(0, 8) } else { 0 };
+            let mut next = at;
+            for _ in 0..flaps {
+                next += rng.range(100, 500);
+                let action = Action::DiskFull { node: BROKER, for_ms: rng.range(20, 100) };
+                all.push(Fault { id: 0, family, trigger: Trigger::At { ms: next }, action });
+            }
             all.push(Fault { id: 0, family, trigger, action });
         }
     }
@@ -173,11 +182,7 @@ fn to_server(a: Target, b: Target) -> Target {
 fn disk(rng: &mut Rng) -> Action {
     match rng.range(0, 3) {
         0 => Action::FsyncError { node: BROKER, restart_after_ms: rng.range(300, 1_500) },
-        // A full disk that has room again between a batch and the next one is the harder case.
-        1 => {
-            let for_ms = if rng.chance(1, 2) { rng.range(20, 200) } else { rng.range(300, 1_500) };
-            Action::DiskFull { node: BROKER, for_ms }
-        }
+        1 => Action::DiskFull { node: BROKER, for_ms: rng.range(300, 1_500) },
         2 => Action::Power { node: BROKER, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
         _ => Action::DiskStall { node: BROKER, for_ms: rng.range(200, 2_500) },
     }

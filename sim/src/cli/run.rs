@@ -145,6 +145,8 @@ struct Session {
     /// Of each canary: whether it was caught.
     canaries: BTreeMap<String, bool>,
     seeds: BTreeMap<String, u64>,
+    /// Of each scenario: seeds with every fault family, and the rare states they reached.
+    reached: BTreeMap<String, (u64, BTreeSet<String>)>,
     /// Of each scenario: seeds not finished yet.
     left: BTreeMap<String, u64>,
     store: Option<store::Run>,
@@ -171,6 +173,7 @@ impl Session {
             exit: Exit::Pass,
             canaries: BTreeMap::new(),
             seeds: BTreeMap::new(),
+            reached: BTreeMap::new(),
             store,
             planner: Planner::default(),
             left,
@@ -184,6 +187,11 @@ impl Session {
         self.totals.repeated += u64::from(repeated);
         let task_name = task.scenario().to_owned();
         *self.seeds.entry(task_name.clone()).or_default() += 1;
+        if task.faults.is_none() {
+            let (seeds, labels) = self.reached.entry(task_name.clone()).or_default();
+            *seeds += 1;
+            labels.extend(report.stats.reached.iter().cloned());
+        }
         self.judge_canary(&task, &mut report);
         self.totals.add(&report);
         self.exit = self.exit.worst(Exit::of(report.verdict));
@@ -251,7 +259,7 @@ impl Session {
             if self.canaries.values().any(|caught| !caught) {
                 self.exit = self.exit.worst(Exit::Blind);
             }
-            for (scenario, label) in self.not_reached() {
+            for (scenario, label) in not_reached(&self.reached) {
                 eprintln!("not reached: {scenario}: {label}");
                 self.exit = self.exit.worst(Exit::NotReached);
             }
@@ -296,18 +304,16 @@ impl Session {
         }
         self.exit
     }
+}
 
-    /// Rare states that a scenario must reach and this run, long enough to demand it, did not.
-    fn not_reached(&self) -> Vec<(&'static str, &'static str)> {
-        let reached: &BTreeSet<String> = self.totals.reached();
-        let long_enough = |entry: &&Entry| self.seeds.get(entry.name).is_some_and(|n| *n >= REACH_SEEDS);
-        catalogue::list()
-            .iter()
-            .filter(long_enough)
-            .flat_map(|entry| entry.rare.iter().map(move |label| (entry.name, *label)))
-            .filter(|(_, label)| !reached.contains(*label))
-            .collect()
-    }
+/// Rare states that a scenario must reach and a run, long enough to demand it, did not.
+fn not_reached(reached: &BTreeMap<String, (u64, BTreeSet<String>)>) -> Vec<(&'static str, &'static str)> {
+    let of = |entry: &Entry| {
+        let (seeds, labels) = reached.get(entry.name)?;
+        let missing = entry.rare.iter().filter(|label| !labels.contains(**label));
+        (*seeds >= REACH_SEEDS).then(|| missing.map(|label| (entry.name, *label)).collect::<Vec<_>>())
+    };
+    catalogue::list().iter().filter_map(of).flatten().collect()
 }
 
 /// A failure as a JSON line: the report with the command that replays it.
@@ -319,4 +325,24 @@ pub fn failure_line(task: &Task, report: &SeedReport) -> String {
         replay: String,
     }
     json_line("failure", &Line { report, replay: task.replay_command() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sweep_must_reach_its_rare_states() {
+        let rare = catalogue::find("swarm").unwrap().rare;
+        let last = rare.last().unwrap();
+        let all = rare.iter().map(|label| (*label).to_owned()).collect();
+        let mut reached = BTreeMap::from([("swarm".to_owned(), (REACH_SEEDS, all))]);
+        assert_eq!(not_reached(&reached), []);
+        let (seeds, labels) = reached.get_mut("swarm").unwrap();
+        labels.remove(*last);
+        *seeds -= 1;
+        assert_eq!(not_reached(&reached), []);
+        reached.get_mut("swarm").unwrap().0 = REACH_SEEDS;
+        assert_eq!(not_reached(&reached), [("swarm", *last)]);
+    }
 }
