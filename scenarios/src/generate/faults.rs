@@ -102,12 +102,13 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
             };
             // A disk that is full for moments, again and again, refuses a batch and takes the next: harder than one that
             // stays full.
-            let flaps = if matches!(action, Action::DiskFull { .. }) { rng.range(0, 8) } else { 0 };
-            let mut next = at;
+            let flaps = if matches!(action, Action::DiskFull { .. }) { rng.range(0, 5) } else { 0 };
+            let mut end = at + action.duration_ms();
             for _ in 0..flaps {
-                next += rng.range(100, 500);
-                let action = Action::DiskFull { node: BROKER, for_ms: rng.range(20, 100) };
-                all.push(Fault { id: 0, family, trigger: Trigger::At { ms: next }, action });
+                let (ms, for_ms) = (end + rng.range(50, 300), rng.range(100, 300));
+                end = ms + for_ms;
+                let action = Action::DiskFull { node: BROKER, for_ms };
+                all.push(Fault { id: 0, family, trigger: Trigger::At { ms }, action });
             }
             all.push(Fault { id: 0, family, trigger, action });
         }
