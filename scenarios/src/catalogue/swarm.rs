@@ -45,7 +45,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         out_of_orderness_ms: rng.range(100, 700),
         idle_after_ms: rng.range(800, 1_800),
         allowed_lateness_ms: *rng.choose(&[0, 0, 400, 1_500]),
-        decisions_topic: rng.chance(1, 4),
+        decisions_topic: rng.chance(1, 2),
         exactly_once: true,
     };
     with_job(&mut plan, job.toml(), rng.range(2, 3) as u32);

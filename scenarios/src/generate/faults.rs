@@ -181,10 +181,10 @@ fn to_server(a: Target, b: Target) -> Target {
 }
 
 fn disk(rng: &mut Rng) -> Action {
-    match rng.range(0, 3) {
+    match rng.range(0, 4) {
         0 => Action::FsyncError { node: BROKER, restart_after_ms: rng.range(300, 1_500) },
-        1 => Action::DiskFull { node: BROKER, for_ms: rng.range(300, 1_500) },
-        2 => Action::Power { node: BROKER, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
+        1 | 2 => Action::DiskFull { node: BROKER, for_ms: rng.range(300, 1_500) },
+        3 => Action::Power { node: BROKER, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
         _ => Action::DiskStall { node: BROKER, for_ms: rng.range(200, 2_500) },
     }
 }
