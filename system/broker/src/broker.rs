@@ -29,6 +29,7 @@ use crate::ids;
 use crate::metadata::Metadata;
 use crate::probe::Probe;
 use crate::producer_ids::ProducerIds;
+use crate::quorum::Membership;
 use crate::server::{self, Connections};
 use crate::topics::{Topics, open_partitions};
 use crate::txn::TxnCoordinator;
@@ -59,7 +60,9 @@ impl Broker {
         let data_dir = DataDir::open(&config, fresh_id()).await?;
 
         let failure = Failure::default();
-        let metadata = Metadata::open(&data_dir.metadata_dir(), Settings::of(&config), failure.clone()).await?;
+        let membership = Membership::of(&config, data_dir.directory_id);
+        let metadata =
+            Metadata::open(&data_dir.metadata_dir(), membership, Settings::of(&config), failure.clone()).await?;
         env::disk::sync_dir(&data_dir.path).await.map_err(|e| BrokerError::storage(data_dir.path.display(), e))?;
         let broker_epoch = register(&metadata, &config, local_addr, &data_dir, fresh_id()).await?;
 
@@ -127,6 +130,8 @@ impl Broker {
 
     /// Answers what was read, flushes everything and lets go of the data directory.
     pub async fn shutdown(self) -> Result<(), Rc<BrokerError>> {
+        // While this node still answers, so that its successor need not wait for a time-out.
+        self.context.metadata.quorum().resign().await;
         self.accepting.borrow_mut().take();
         self.closing.close();
         // A client that does not read its answers is not waited for.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use protocol::{ApiKey, Request, RequestBody, ResponseBody, response};
 
 use crate::context::Context;
+use crate::quorum::Quorum;
 use crate::turn::Turn;
 use crate::{api_versions, create_topics, fetch, find_coordinator, group, list_offsets, metadata_api, produce, txn};
 
@@ -26,6 +27,11 @@ pub(crate) const SERVED: &[ApiKey] = &[
     ApiKey::EndTxn,
     ApiKey::WriteTxnMarkers,
     ApiKey::TxnOffsetCommit,
+    ApiKey::Vote,
+    ApiKey::BeginQuorumEpoch,
+    ApiKey::EndQuorumEpoch,
+    ApiKey::FetchSnapshot,
+    ApiKey::DescribeQuorum,
 ];
 
 /// Handles the request; its framed answer, `None` if it has none or cannot be encoded.
@@ -33,6 +39,11 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -
     let (version, correlation_id) = (request.version, request.correlation_id);
     let api_key = request.api_key();
     let body: ResponseBody = match request.body {
+        r if Quorum::serves(&r) => {
+            // Nothing of the quorum depends on the order of a connection, and its fetches wait.
+            drop(turn);
+            context.metadata.quorum().request(r).await?
+        }
         RequestBody::Produce(r) => produce::handle(context, version, r, turn).await?.into(),
         RequestBody::Fetch(r) => {
             // A long poll holds up answers, not effects.

@@ -9,6 +9,12 @@ pub enum Probe {
     Started { node_id: i32, broker_epoch: i64 },
     /// A committed record of the metadata log.
     Metadata { record: MetadataRecord },
+    /// A voter stored its vote, for itself or another.
+    Voted { node: i32, epoch: i32, candidate: i32 },
+    /// A voter leads the metadata log in this epoch.
+    LeaderElected { epoch: i32, node: i32 },
+    /// A replica of the metadata log knows everything below `high_watermark` to be committed; `epoch` is the one it is in.
+    MetadataCommitted { node: i32, epoch: i32, high_watermark: i64 },
     /// A transactional id changed its state, durably.
     Transaction { transactional_id: String, state: State, producer: ProducerIdEpoch },
     /// A consumer offset became visible: committed, and not inside an open transaction.

@@ -209,8 +209,7 @@ fn without_faults_every_transaction_ends_as_asked() {
 
 #[test]
 fn a_crash_at_any_step_leaves_transactions_whole() {
-    let labels =
-        ["txn.persist", "txn.marker", "txn.complete", "offsets.append", "metadata.append", "topic.place", "ack"];
+    let labels = ["txn.persist", "txn.marker", "txn.complete", "offsets.append", "quorum.append", "topic.place", "ack"];
     let (mut runs, mut lives) = (0, 0);
     for (i, label) in labels.into_iter().enumerate() {
         for when in [When::Before, When::After] {

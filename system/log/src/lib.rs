@@ -29,6 +29,7 @@ mod index;
 mod leader_epoch;
 mod log;
 mod pages;
+mod prefix;
 mod producer_state;
 mod read;
 mod recovery;

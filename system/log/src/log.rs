@@ -177,7 +177,7 @@ fn marker_of(header: &BatchHeader, bytes: &Bytes) -> Result<Option<ControlRecord
 /// A partition's log, open for writing.
 #[derive(Debug)]
 pub struct Log {
-    state: Rc<RefCell<State>>,
+    pub(crate) state: Rc<RefCell<State>>,
 }
 
 impl Log {
@@ -427,7 +427,7 @@ impl Log {
         }
     }
 
-    fn usable(&self) -> Result<(), LogError> {
+    pub(crate) fn usable(&self) -> Result<(), LogError> {
         let state = self.state.borrow();
         if state.poisoned { Err(LogError::Poisoned { path: state.dir.clone() }) } else { Ok(()) }
     }
@@ -437,7 +437,7 @@ impl Log {
         error
     }
 
-    fn poison_if_fatal<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+    pub(crate) fn poison_if_fatal<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
         result.map_err(|e| if e.is_clean() { e } else { self.poison(e) })
     }
 }

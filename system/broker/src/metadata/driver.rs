@@ -1,35 +1,41 @@
-//! The controller's driver: one task owns the metadata log, appends decisions, syncs and publishes them.
+//! The metadata on this node: one task that owns the replica of the metadata log, applies what is committed to the
+//! published image in the order of the log, and, while this node leads the quorum, runs the controller.
 //!
-//! The metadata log is always synced before a decision is answered, whatever `flush` says of partitions: losing a
-//! partition's tail is a choice, losing the partition is not.
+//! ```text
+//!   proposals ──► controller ──records──► replica ──► log, other voters
+//!                     ▲                      │
+//!                     └── committed ◄── image ◄── everything below the high watermark
+//! ```
+//! The controller lives for one term: from when everything before the term is committed and applied, so that it decides
+//! on the state that all nodes will have, until the leadership ends. What is decided but not committed by then may yet
+//! be, so whoever asked is told that nobody knows (REQUEST_TIMED_OUT).
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use env::clock;
 use env::node::{When, crash_point};
 use env::sync::{Notify, mpsc, oneshot};
-use log::{Log, LogConfig};
 use protocol::ErrorCode;
-use protocol::batch::{self, BatchBuilder, Limits, Record};
+use protocol::batch;
 
 use super::image::MetadataImage;
-use super::records::MetadataRecord;
+use super::snapshot::{self, Unreadable};
 use crate::controller::machine::{Action, Input, Machine, ProposalId, Settings};
 use crate::controller::proposal::{Outcome, Proposal};
 use crate::failure::{BrokerError, Failure};
 use crate::probe::Probe;
+use crate::quorum::snapshot as files;
+use crate::quorum::{Event, Incoming, Membership, Quorum, Replica};
 
 /// Decisions queued at the controller; further callers wait.
 const MAX_QUEUED: usize = 256;
-/// Decisions that share one sync.
+/// What is taken from each queue in a turn, to share one sync.
 const MAX_GROUP: usize = 64;
 const READ_BYTES: usize = 1 << 20;
-/// Records of the metadata log are small; a batch of more is not ours.
-const LIMITS: Limits = Limits { max_decompressed_bytes: 64 << 20 };
 
 type Answer = oneshot::Sender<Result<Outcome, ErrorCode>>;
 
@@ -40,49 +46,51 @@ struct Shared {
     /// Exclusive end of what `image` shows.
     applied: Cell<i64>,
     epoch: Cell<i32>,
+    leader: Cell<Option<i32>>,
     changed: Notify,
 }
 
-/// The handle on the metadata log: the committed state, and the way to change it.
+/// The handle on the metadata: the committed state as this node knows it, and the way to change it.
 #[derive(Clone, Debug)]
 pub struct Metadata {
-    node_id: i32,
     shared: Rc<Shared>,
     proposals: mpsc::Sender<(Proposal, Answer)>,
+    quorum: Quorum,
 }
 
 impl Metadata {
-    /// Opens and replays the log in `dir`, and starts the controller of this node, the one voter.
-    pub async fn open(dir: &Path, settings: Settings, failure: Failure) -> Result<Self, BrokerError> {
-        let open = Log::open(dir, LogConfig::default(), env::clock::now()).await;
-        let (log, _) = open.map_err(|e| BrokerError::storage(dir.display(), e))?;
-        let replayed = replay(&log, dir).await?;
-        let end = log.end_offset();
-        let epoch = log.leader_epochs().latest().map_or(0, |epoch| epoch + 1);
-        let shared = Rc::new(Shared {
-            image: RefCell::new(replayed.clone()),
-            applied: Cell::new(end),
-            epoch: Cell::new(epoch),
-            changed: Notify::new(),
-        });
+    /// Opens the log in `dir` and begins to take part in the quorum. With one voter all that is committed is applied on
+    /// return and this node is the active controller; with more, nothing is certain before they talked.
+    pub async fn open(
+        dir: &Path,
+        membership: Membership,
+        settings: Settings,
+        failure: Failure,
+    ) -> Result<Self, BrokerError> {
+        let (me, cluster_id) = (membership.me, membership.cluster_id.clone());
+        let (replica, incoming) = Replica::open(dir, membership).await?;
+        let shared = Rc::new(Shared::default());
         let (proposals, queue) = mpsc::channel(MAX_QUEUED);
-        let node_id = settings.node_id;
-        let driver = Driver {
-            machine: Machine::new(settings, replayed, end, env::clock::now()),
-            log,
+        let quorum = Quorum::new(me, cluster_id, replica.queue());
+        let mut driver = Driver {
+            settings,
             shared: Rc::clone(&shared),
-            appended: VecDeque::new(),
+            controller: None,
             answers: BTreeMap::new(),
             next_id: 0,
+            unsaved: 0,
+            incoming,
             queue,
+            replica,
         };
+        driver.begin().await?;
         env::task::spawn(driver.run(failure));
-        Ok(Self { node_id, shared, proposals })
+        Ok(Self { shared, proposals, quorum })
     }
 
-    /// The epoch and node of the active controller, as far as this node knows.
+    /// The epoch of the quorum and the active controller, as far as this node knows.
     pub fn leader(&self) -> (i32, Option<i32>) {
-        (self.shared.epoch.get(), Some(self.node_id))
+        (self.shared.epoch.get(), self.shared.leader.get())
     }
 
     /// Exclusive end of the part of the log that [`Metadata::with`] shows.
@@ -100,133 +108,129 @@ impl Metadata {
         f(&self.shared.image.borrow())
     }
 
-    /// Decides, stores and publishes. An error is a decision against it, or KAFKA_STORAGE_ERROR when the broker stops
-    /// meanwhile and nobody knows.
+    /// Decides, commits and publishes, on this node. NOT_CONTROLLER if it is not the active controller;
+    /// REQUEST_TIMED_OUT if it ceased to be meanwhile, KAFKA_STORAGE_ERROR if it stops: then nobody knows. Any other
+    /// error is a decision against it.
     pub async fn propose(&self, proposal: Proposal) -> Result<Outcome, ErrorCode> {
         let (tx, rx) = oneshot::channel();
         self.proposals.send((proposal, tx)).await.map_err(|_| ErrorCode::KAFKA_STORAGE_ERROR)?;
         rx.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
     }
-}
 
-async fn replay(log: &Log, dir: &Path) -> Result<MetadataImage, BrokerError> {
-    let mut image = MetadataImage::default();
-    let mut next = log.start_offset();
-    let end = log.end_offset();
-    while next < end {
-        let bytes =
-            log.reader().read(next, READ_BYTES, end).await.map_err(|e| BrokerError::storage(dir.display(), e))?;
-        for item in batch::split(bytes) {
-            let (header, bytes) = item.map_err(|e| BrokerError::corrupt(dir.display(), e))?;
-            next = header.next_offset();
-            if header.is_control() {
-                continue;
-            }
-            let records = batch::decode_records(&bytes, &LIMITS);
-            for record in records.map_err(|e| BrokerError::corrupt(dir.display(), e))? {
-                let value = record.value.unwrap_or_default();
-                let decoded = MetadataRecord::decode(&value);
-                let decoded = decoded.map_err(|e| BrokerError::corrupt(dir.display(), e))?;
-                image.apply(&decoded).map_err(|e| BrokerError::corrupt(dir.display(), e))?;
-            }
-        }
+    /// The door for requests about the metadata log itself.
+    pub fn quorum(&self) -> &Quorum {
+        &self.quorum
     }
-    Ok(image)
 }
 
-fn encode(records: &[MetadataRecord], timestamp: i64) -> Bytes {
-    let mut builder = BatchBuilder::new();
-    for record in records {
-        builder.push(&Record { timestamp, value: Some(record.encode()), ..Record::default() });
-    }
-    builder.build()
+/// What begins a turn.
+enum Wake {
+    Incoming(Incoming),
+    Proposal(Proposal, Answer),
+    Time,
 }
 
-#[derive(Debug)]
 struct Driver {
-    machine: Machine,
-    log: Log,
+    replica: Replica,
+    settings: Settings,
     shared: Rc<Shared>,
-    /// Batches on their way to the disk.
-    appended: VecDeque<Vec<MetadataRecord>>,
+    /// While this node is the active controller.
+    controller: Option<Machine>,
     answers: BTreeMap<ProposalId, Answer>,
     next_id: u64,
+    /// Bytes applied since the last snapshot.
+    unsaved: u64,
+    incoming: mpsc::Receiver<Incoming>,
     queue: mpsc::Receiver<(Proposal, Answer)>,
 }
 
 impl Driver {
+    async fn begin(&mut self) -> Result<(), BrokerError> {
+        if let Some(at) = self.replica.snapshot() {
+            self.load(files::path(self.replica.dir(), at), at.offset).await?;
+        }
+        let (epoch, leader) = self.replica.epoch_and_leader();
+        self.shared.epoch.set(epoch);
+        self.shared.leader.set(leader);
+        self.follow_up().await
+    }
+
     /// Runs until the last handle is gone or the disk fails.
     async fn run(mut self, failure: Failure) {
-        loop {
-            let deadline = self.machine.next_timeout();
-            let done = match deadline {
-                None => match self.queue.recv().await {
-                    Some(first) => self.group(Some(first)).await,
-                    None => return,
-                },
-                Some(deadline) => env::select! {
-                    first = self.queue.recv() => match first {
-                        Some(first) => self.group(Some(first)).await,
-                        None => return,
-                    },
-                    () = env::time::sleep_until(deadline) => self.group(None).await,
-                },
-            };
-            if let Err(error) = done {
+        while let Some(wake) = self.wake().await {
+            if let Err(error) = self.turn(wake).await {
                 failure.report(error);
                 return;
             }
         }
     }
 
-    /// Decides what is due or queued, with one sync for all of it.
-    async fn group(&mut self, mut next: Option<(Proposal, Answer)>) -> Result<(), BrokerError> {
-        if self.machine.next_timeout().is_some_and(|at| at <= env::clock::now()) {
-            let actions = self.machine.handle(env::clock::now(), Input::Tick);
-            self.execute(actions).await?;
+    async fn wake(&mut self) -> Option<Wake> {
+        let decision = self.controller.as_ref().and_then(Machine::next_timeout);
+        let deadline = self.replica.next_timeout().into_iter().chain(decision).min();
+        let time = async {
+            match deadline {
+                Some(deadline) => env::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        env::select! {
+            incoming = self.incoming.recv() => incoming.map(Wake::Incoming),
+            proposal = self.queue.recv() => proposal.map(|(proposal, answer)| Wake::Proposal(proposal, answer)),
+            () = time => Some(Wake::Time),
         }
-        let mut taken = 0;
-        while let Some((proposal, answer)) = next {
-            self.next_id += 1;
-            let id = ProposalId(self.next_id);
-            self.answers.insert(id, answer);
-            let actions = self.machine.handle(env::clock::now(), Input::Propose { id, proposal });
-            self.execute(actions).await?;
-            taken += 1;
-            next = if taken < MAX_GROUP { self.queue.try_recv().ok() } else { None };
-        }
-        if self.appended.is_empty() {
-            return Ok(());
-        }
-        let sync = self.log.flusher().await;
-        let end = self.log.flushed(sync).await.map_err(|e| BrokerError::storage("the metadata log", e))?;
-        crash_point("broker", "metadata.apply", None, When::Before).await;
-        for record in std::mem::take(&mut self.appended).into_iter().flatten() {
-            let applied = self.shared.image.borrow_mut().apply(&record);
-            applied.map_err(|e| BrokerError::corrupt("the metadata log", e))?;
-            env::probe::probe(|| Probe::Metadata { record: record.clone() });
-        }
-        self.shared.applied.set(end);
-        self.shared.changed.notify_waiters();
-        let actions = self.machine.handle(env::clock::now(), Input::Committed { end });
-        self.execute(actions).await
     }
 
-    async fn execute(&mut self, actions: Vec<Action>) -> Result<(), BrokerError> {
-        for action in actions {
+    /// Takes what is there, with one sync for all of it.
+    async fn turn(&mut self, wake: Wake) -> Result<(), BrokerError> {
+        match wake {
+            Wake::Incoming(incoming) => self.replica.take(incoming).await?,
+            Wake::Proposal(proposal, answer) => self.decide(proposal, answer).await?,
+            Wake::Time => {}
+        }
+        for _ in 0..MAX_GROUP {
+            let Ok(incoming) = self.incoming.try_recv() else { break };
+            self.replica.take(incoming).await?;
+        }
+        for _ in 0..MAX_GROUP {
+            let Ok((proposal, answer)) = self.queue.try_recv() else { break };
+            self.decide(proposal, answer).await?;
+        }
+        let now = clock::now();
+        if self.replica.next_timeout().is_some_and(|at| at <= now) {
+            self.replica.tick().await?;
+        }
+        if self.controller.as_ref().and_then(Machine::next_timeout).is_some_and(|at| at <= now) {
+            self.control(Input::Tick).await?;
+        }
+        self.follow_up().await
+    }
+
+    async fn decide(&mut self, proposal: Proposal, answer: Answer) -> Result<(), BrokerError> {
+        if self.controller.is_none() {
+            // Whoever asked may be gone; here and below, what was decided stands.
+            let _ = answer.send(Err(ErrorCode::NOT_CONTROLLER));
+            return Ok(());
+        }
+        self.next_id += 1;
+        let id = ProposalId(self.next_id);
+        self.answers.insert(id, answer);
+        self.control(Input::Propose { id, proposal }).await
+    }
+
+    async fn control(&mut self, input: Input) -> Result<(), BrokerError> {
+        let Some(controller) = &mut self.controller else { return Ok(()) };
+        for action in controller.handle(clock::now(), input) {
             match action {
                 Action::Append { base, records } => {
-                    crash_point("broker", "metadata.append", None, When::Before).await;
-                    let batch = encode(&records, env::clock::wall_ms());
-                    let appended = self.log.append(batch, self.shared.epoch.get(), env::clock::now()).await;
-                    let appended = appended.map_err(|e| BrokerError::storage("the metadata log", e))?;
-                    assert_eq!(appended.first, base, "the controller knows the end of its log");
-                    self.appended.push_back(records);
-                    crash_point("broker", "metadata.append", None, When::After).await;
+                    // A leader that just noticed that it is none takes nothing; the answers follow with the news.
+                    let Some((_, next)) = self.replica.active() else { continue };
+                    assert_eq!(next, base, "the controller knows the end of the log");
+                    let batch = snapshot::encode(&records, clock::wall_ms());
+                    self.replica.append(batch, records.len() as i64).await?;
                 }
                 Action::Reply { id, result } => {
                     if let Some(answer) = self.answers.remove(&id) {
-                        // Whoever asked may be gone; the decision stands.
                         let _ = answer.send(result);
                     }
                 }
@@ -234,4 +238,110 @@ impl Driver {
         }
         Ok(())
     }
+
+    /// Syncs, and sees to all that comes of it.
+    async fn follow_up(&mut self) -> Result<(), BrokerError> {
+        loop {
+            self.replica.settle().await?;
+            let Some(event) = self.replica.next_event() else {
+                if self.controller.is_none() && self.take_over() {
+                    continue;
+                }
+                break;
+            };
+            match event {
+                Event::Committed { high_watermark } => {
+                    self.apply(high_watermark).await?;
+                    self.shared.changed.notify_waiters();
+                    self.control(Input::Committed { end: high_watermark }).await?;
+                    self.save_if_due().await?;
+                }
+                Event::LeaderChanged { epoch, leader } => {
+                    self.step_down();
+                    self.shared.epoch.set(epoch);
+                    self.shared.leader.set(leader);
+                    self.shared.changed.notify_waiters();
+                }
+                Event::Installed { at } => {
+                    self.load(files::path(self.replica.dir(), at), at.offset).await?;
+                    self.shared.changed.notify_waiters();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Becomes the active controller, if this node leads and everything before its term is applied.
+    fn take_over(&mut self) -> bool {
+        let Some((epoch, next)) = self.replica.active() else { return false };
+        let applied = self.shared.applied.get();
+        assert_eq!(applied, next, "a term begins on everything before it");
+        let image = self.shared.image.borrow().clone();
+        tracing::info!(node = self.settings.node_id, epoch, offset = next, "active controller");
+        self.controller = Some(Machine::new(self.settings.clone(), image, next, clock::now()));
+        true
+    }
+
+    fn step_down(&mut self) {
+        self.controller = None;
+        for answer in std::mem::take(&mut self.answers).into_values() {
+            env::sometimes!(true, "controller: a decision whose leader lost the quorum");
+            let _ = answer.send(Err(ErrorCode::REQUEST_TIMED_OUT));
+        }
+    }
+
+    /// Applies what is committed and was not yet.
+    async fn apply(&mut self, high_watermark: i64) -> Result<(), BrokerError> {
+        crash_point("controller", "metadata.apply", None, When::Before).await;
+        let mut next = self.shared.applied.get();
+        while next < high_watermark {
+            let read = self.replica.log().reader().read(next, READ_BYTES, high_watermark).await;
+            let bytes = read.map_err(|e| BrokerError::storage("the metadata log", e))?;
+            assert!(!bytes.is_empty(), "the log is there up to the high watermark {high_watermark}, not from {next}");
+            for part in batch::split(bytes) {
+                let (header, batch) = part.map_err(unreadable)?;
+                assert_eq!(header.base_offset, next, "the log is applied without a gap");
+                next = header.next_offset();
+                self.unsaved += header.total_len() as u64;
+                if !header.is_control() {
+                    let mut image = self.shared.image.borrow_mut();
+                    let probe = |record| env::probe::probe(|| Probe::Metadata { record });
+                    snapshot::apply(&batch, &mut image, probe).map_err(unreadable)?;
+                }
+            }
+        }
+        self.shared.applied.set(next);
+        Ok(())
+    }
+
+    /// Takes a snapshot if enough was applied since the last one.
+    async fn save_if_due(&mut self) -> Result<(), BrokerError> {
+        let at = self.replica.committed();
+        if self.unsaved < self.replica.snapshot_bytes() || at.offset != self.shared.applied.get() {
+            return Ok(());
+        }
+        self.unsaved = 0;
+        let dir = self.replica.dir().to_owned();
+        let contents = snapshot::write(&self.shared.image.borrow(), clock::wall_ms());
+        let storage = |e| BrokerError::storage("a snapshot of the metadata", e);
+        crash_point("controller", "quorum.snapshot", None, When::Before).await;
+        files::store(&dir, at, contents).await.map_err(storage)?;
+        crash_point("controller", "quorum.snapshot", None, When::After).await;
+        self.replica.snapshotted(at).await?;
+        files::remove_older(&dir, at).await.map_err(storage)
+    }
+
+    /// Begins anew with a snapshot.
+    async fn load(&mut self, path: std::path::PathBuf, end: i64) -> Result<(), BrokerError> {
+        let bytes = env::disk::read(&path).await.map_err(|e| BrokerError::storage(path.display(), e))?;
+        let image = snapshot::read(bytes).map_err(|e| BrokerError::corrupt(path.display(), e))?;
+        *self.shared.image.borrow_mut() = image;
+        self.shared.applied.set(end);
+        self.unsaved = 0;
+        Ok(())
+    }
+}
+
+fn unreadable(error: impl Into<Unreadable>) -> BrokerError {
+    BrokerError::corrupt("the metadata log", error.into())
 }

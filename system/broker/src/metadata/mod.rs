@@ -5,12 +5,14 @@
 //! | `records` | the records of `__cluster_metadata` |
 //! | `codec` | how they are written |
 //! | `image` | the state they replay to |
-//! | `driver` | the log on disk, and the handle others use |
+//! | `snapshot` | that state as records |
+//! | `driver` | the quorum's replica followed, and the handle others use |
 
 mod codec;
 mod driver;
 pub mod image;
 pub mod records;
+mod snapshot;
 
 pub use driver::Metadata;
 pub use image::{BrokerState, MetadataImage, PartitionState, TopicState};

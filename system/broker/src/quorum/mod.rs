@@ -13,7 +13,15 @@
 //! - a majority's ends commit a record only in the epoch that wrote it, or below one of that epoch (Raft 5.4.2);
 //! - a voter that lost its disk neither votes nor stands until it cannot harm what it once promised (`machine::joining`).
 
+pub(crate) mod driver;
+mod handle;
 pub mod log_view;
 pub mod machine;
 pub mod message;
+pub mod rpc;
+pub(crate) mod snapshot;
 pub mod state;
+
+pub use driver::Membership;
+pub(crate) use driver::{Event, Incoming, Replica};
+pub use handle::Quorum;

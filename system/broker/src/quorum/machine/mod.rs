@@ -105,6 +105,10 @@ pub enum Input {
     Prefix {
         start: i64,
     },
+    /// The replica asks this one for parts of a snapshot.
+    Heard {
+        replica: ReplicaKey,
+    },
     /// Part of a snapshot arrived from the leader.
     SnapshotProgress,
     /// The snapshot that was asked for is durable, in a place of its own.
@@ -320,6 +324,7 @@ impl Machine {
             Input::Resign => self.hand_over(now),
             Input::Snapshotted { at } => self.log.snapshotted(at),
             Input::Prefix { start } => self.log.delete_before(start),
+            Input::Heard { replica } => self.heard_from(now, replica),
             Input::SnapshotProgress => self.on_snapshot_progress(now),
             Input::SnapshotFetched { at } => self.on_snapshot_fetched(now, at),
             Input::SnapshotFailed => self.on_snapshot_failed(now),
