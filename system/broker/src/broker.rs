@@ -1,13 +1,15 @@
 //! A broker from start to stop.
 //!
 //! ```text
-//! data directory: ours, free?     -> bind -> metadata log replayed -> registered (broker epoch, leader epochs)
-//! -> partitions opened, recovered -> coordinators replayed         -> listening
+//! bind -> data directory: ours, free? -> metadata log opened
+//!   alone:      -> registered, unfenced -> partitions opened, recovered -> coordinators replayed -> listening
+//!   in company: -> listening -> quorum  -> registered, unfenced -> partitions opened             -> coordinators
 //! ```
-//! The port is bound before the first write of a broker epoch, so that a port in use changes nothing, and it accepts
-//! only once everything is recovered.
+//! The port is bound before the first write of a broker epoch, so that a port in use changes nothing. A broker that is
+//! its own quorum accepts only once everything is recovered; among others it must answer before, and answers for
+//! partitions as it opens them.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,17 +17,17 @@ use std::time::Duration;
 
 use env::net::TcpListener;
 use env::task::AbortOnDrop;
-use protocol::Uuid;
 
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, Flush};
 use crate::connection::Closing;
 use crate::context::Context;
 use crate::controller::machine::Settings;
-use crate::controller::proposal::{Heartbeat, Outcome, Proposal, Registration};
+use crate::controller_channel::ControllerChannel;
 use crate::data_dir::DataDir;
 use crate::failure::{BrokerError, Failure};
 use crate::group::GroupCoordinator;
 use crate::ids;
+use crate::lifecycle::{Identity, Lifecycle};
 use crate::metadata::Metadata;
 use crate::probe::Probe;
 use crate::producer_ids::ProducerIds;
@@ -35,6 +37,8 @@ use crate::topics::{Topics, open_partitions};
 use crate::txn::TxnCoordinator;
 use crate::txn::machine::Config as TxnConfig;
 
+/// How long a stopping broker waits for its leaderships to move.
+const LEAVE: Duration = Duration::from_secs(10);
 /// How long a stopping broker waits for requests that were read to be answered.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -45,6 +49,7 @@ pub struct Broker {
     connections: Rc<Connections>,
     closing: Rc<Closing>,
     accepting: RefCell<Option<AbortOnDrop<()>>>,
+    living: RefCell<Option<AbortOnDrop<()>>>,
     data_dir: RefCell<Option<DataDir>>,
 }
 
@@ -60,49 +65,67 @@ impl Broker {
         let data_dir = DataDir::open(&config, fresh_id()).await?;
 
         let failure = Failure::default();
+        let stopped_cleanly = data_dir.take_clean().await?;
         let membership = Membership::of(&config, data_dir.directory_id);
         let metadata =
             Metadata::open(&data_dir.metadata_dir(), membership, Settings::of(&config), failure.clone()).await?;
         env::disk::sync_dir(&data_dir.path).await.map_err(|e| BrokerError::storage(data_dir.path.display(), e))?;
-        let broker_epoch = register(&metadata, &config, local_addr, &data_dir, fresh_id()).await?;
-
+        let identity = Identity {
+            incarnation_id: fresh_id(),
+            directory_id: data_dir.directory_id,
+            port: local_addr.port(),
+            stopped_cleanly,
+            always_clean: config.flush == Flush::Fsync,
+        };
         let txn_config =
             TxnConfig { max_timeout_ms: config.transaction_max_timeout_ms, two_phase_commit: config.two_phase_commit };
-        let block = config.producer_id_block;
-        let ids = ProducerIds::new(metadata.clone(), config.node_id, broker_epoch, block);
+        let controller = ControllerChannel::new(metadata.clone(), &config);
         let context = Rc::new_cyclic(|context| Context {
             failure,
             metadata,
+            lifecycle: Lifecycle::new(identity),
             topics: Topics::new(data_dir.path.clone(), data_dir.directory_id),
             txn: TxnCoordinator::new(context.clone(), txn_config),
             groups: GroupCoordinator::new(context.clone()),
-            producer_ids: OnceCell::from(ids),
+            producer_ids: ProducerIds::new(Rc::clone(&controller)),
+            controller,
             partitions: RefCell::default(),
             config,
         });
-        let node_id = context.config.node_id;
-        let mine = context.metadata.with(|image| {
-            let of_topic = |t: &crate::metadata::TopicState| {
-                let mine = t.partitions.iter().filter(|(_, p)| p.replicas.contains(&node_id));
-                mine.map(|(index, _)| (t.name.clone(), *index)).collect::<Vec<_>>()
-            };
-            image.topics.values().flat_map(of_topic).collect()
-        });
-        open_partitions(&context, mine).await?;
-
-        env::probe::probe(|| Probe::Started { node_id, broker_epoch });
-        tracing::info!(node_id, broker_epoch, %local_addr, "broker is up");
         let (connections, closing) = (Rc::new(Connections::default()), Rc::new(Closing::default()));
-        let accept = server::listen(listener, Rc::clone(&context), Rc::clone(&connections), Rc::clone(&closing));
-        let accepting = env::task::spawn(accept).abort_on_drop();
-        Ok(Self {
+        let listening = {
+            let (context, connections, closing) = (Rc::clone(&context), Rc::clone(&connections), Rc::clone(&closing));
+            async move { server::listen(listener, context, connections, closing).await }
+        };
+        let living = Rc::clone(&context);
+        let living = async move { living.lifecycle.run(Rc::clone(&living), |_| async { Ok(()) }).await };
+        let broker = Self {
             context,
             local_addr,
             connections,
             closing,
-            accepting: RefCell::new(Some(accepting)),
+            accepting: RefCell::default(),
+            living: RefCell::new(Some(env::task::spawn(living).abort_on_drop())),
             data_dir: RefCell::new(Some(data_dir)),
-        })
+        };
+        let opening = open_when_ready(Rc::clone(&broker.context), local_addr);
+        if broker.context.config.is_alone() {
+            env::select! {
+                error = broker.context.failure.failed() => return Err(shared(error)),
+                opened = opening => opened?,
+            }
+            *broker.accepting.borrow_mut() = Some(env::task::spawn(listening).abort_on_drop());
+        } else {
+            // The quorum meets over this very listener.
+            *broker.accepting.borrow_mut() = Some(env::task::spawn(listening).abort_on_drop());
+            let failure = broker.context.failure.clone();
+            env::task::spawn(async move {
+                if let Err(error) = opening.await {
+                    failure.report(error);
+                }
+            });
+        }
+        Ok(broker)
     }
 
     /// Where it listens.
@@ -130,6 +153,13 @@ impl Broker {
 
     /// Answers what was read, flushes everything and lets go of the data directory.
     pub async fn shutdown(self) -> Result<(), Rc<BrokerError>> {
+        let me = self.context.config.node_id;
+        let others =
+            |image: &crate::metadata::MetadataImage| image.brokers.keys().any(|b| *b != me && image.is_active(*b));
+        if self.context.failure.error().is_none() && self.context.metadata.with(others) {
+            self.context.lifecycle.leave(&self.context, LEAVE).await;
+        }
+        self.living.borrow_mut().take();
         // While this node still answers, so that its successor need not wait for a time-out.
         self.context.metadata.quorum().resign().await;
         self.accepting.borrow_mut().take();
@@ -140,7 +170,15 @@ impl Broker {
         for partition in open.into_values().flat_map(|p| p.into_values()) {
             partition.close().await.map_err(Rc::new)?;
         }
-        self.data_dir.borrow_mut().take();
+        let data_dir = self.data_dir.borrow_mut().take();
+        let broker_epoch = self.context.controller.broker_epoch();
+        if let Some(data_dir) = data_dir
+            && self.context.config.flush == Flush::PageCache
+            && self.context.failure.error().is_none()
+            && broker_epoch >= 0
+        {
+            data_dir.mark_clean(broker_epoch).await.map_err(Rc::new)?;
+        }
         match self.context.failure.error() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -148,34 +186,26 @@ impl Broker {
     }
 }
 
-async fn register(
-    metadata: &Metadata,
-    config: &BrokerConfig,
-    local_addr: SocketAddr,
-    data_dir: &DataDir,
-    incarnation_id: Uuid,
-) -> Result<i64, BrokerError> {
-    let broker_id = config.node_id;
-    let registration = Registration {
-        broker_id,
-        incarnation_id,
-        host: config.advertised_host.clone(),
-        port: config.advertised_port.unwrap_or(local_addr.port()),
-        rack: config.rack.clone(),
-        log_dir: data_dir.directory_id,
-        previous_broker_epoch: metadata.with(|image| image.brokers.get(&broker_id).map_or(-1, |b| b.broker_epoch)),
-    };
-    let unexpected = |what: String| BrokerError::storage("the metadata log", what);
-    let broker_epoch = match metadata.propose(Proposal::RegisterBroker(registration)).await {
-        Ok(Outcome::Registered { broker_epoch }) => broker_epoch,
-        Ok(other) => return Err(unexpected(format!("{other:?} for a registration"))),
-        Err(error) => return Err(unexpected(error.to_string())),
-    };
-    let metadata_offset = metadata.applied() - 1;
-    let heartbeat = Heartbeat { broker_id, broker_epoch, metadata_offset, want_fence: false, want_shut_down: false };
-    match metadata.propose(Proposal::Heartbeat(heartbeat)).await {
-        Ok(Outcome::Heartbeat(reply)) if !reply.is_fenced => Ok(broker_epoch),
-        Ok(other) => Err(unexpected(format!("{other:?} for a heartbeat"))),
-        Err(error) => Err(unexpected(error.to_string())),
-    }
+/// Opens this broker's partitions once it is a member of the cluster.
+async fn open_when_ready(context: Rc<Context>, local_addr: SocketAddr) -> Result<(), BrokerError> {
+    context.lifecycle.ready().await;
+    let node_id = context.config.node_id;
+    let mine = context.metadata.with(|image| {
+        let of_topic = |t: &crate::metadata::TopicState| {
+            let mine = t.partitions.iter().filter(|(_, p)| p.replicas.contains(&node_id));
+            mine.map(|(index, _)| (t.name.clone(), *index)).collect::<Vec<_>>()
+        };
+        image.topics.values().flat_map(of_topic).collect()
+    });
+    open_partitions(&context, mine).await?;
+    let broker_epoch = context.controller.broker_epoch();
+    env::probe::probe(|| Probe::Started { node_id, broker_epoch });
+    tracing::info!(node_id, broker_epoch, %local_addr, "broker is up");
+    Ok(())
+}
+
+/// The error that others hold too, as one's own.
+fn shared(error: Rc<BrokerError>) -> BrokerError {
+    let text = error.to_string();
+    Rc::try_unwrap(error).unwrap_or(BrokerError::Stopped(text))
 }

@@ -181,6 +181,11 @@ impl BrokerConfig {
         if self.voters.is_empty() { BTreeSet::from([self.node_id]) } else { self.voters.keys().copied().collect() }
     }
 
+    /// Whether this node is a quorum by itself.
+    pub fn is_alone(&self) -> bool {
+        self.voter_ids() == BTreeSet::from([self.node_id])
+    }
+
     /// Whether this node is a voter of the controller quorum.
     pub fn is_voter(&self) -> bool {
         self.voters.is_empty() || self.voters.contains_key(&self.node_id)

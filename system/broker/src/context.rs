@@ -1,6 +1,6 @@
 //! What every request handler of a broker shares.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -8,10 +8,13 @@ use protocol::messages::TopicName;
 use protocol::{ErrorCode, Uuid, topic_name};
 
 use crate::config::BrokerConfig;
+use crate::controller_channel::ControllerChannel;
 use crate::failure::Failure;
 use crate::group::GroupCoordinator;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
-use crate::metadata::Metadata;
+use crate::lifecycle::Lifecycle;
+use crate::metadata::image::NO_LEADER;
+use crate::metadata::{Metadata, PartitionState};
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIds;
 use crate::topics::Topics;
@@ -21,11 +24,12 @@ pub struct Context {
     pub config: BrokerConfig,
     pub(crate) failure: Failure,
     pub(crate) metadata: Metadata,
+    pub(crate) controller: Rc<ControllerChannel>,
+    pub(crate) lifecycle: Lifecycle,
     pub(crate) topics: Topics,
     pub(crate) txn: TxnCoordinator,
     pub(crate) groups: GroupCoordinator,
-    /// Set once this broker is registered, before it listens.
-    pub(crate) producer_ids: OnceCell<ProducerIds>,
+    pub(crate) producer_ids: ProducerIds,
     /// The partitions this broker has open.
     pub(crate) partitions: RefCell<BTreeMap<String, BTreeMap<i32, Partition>>>,
 }
@@ -44,10 +48,7 @@ impl Context {
     }
 
     pub(crate) fn producer_ids(&self) -> &ProducerIds {
-        match self.producer_ids.get() {
-            Some(ids) => ids,
-            None => unreachable!("producer ids are asked for after registration"),
-        }
+        &self.producer_ids
     }
 
     /// The open partition, if this broker leads it.
@@ -73,21 +74,33 @@ impl Context {
         self.metadata.with(|image| image.topic(topic)?.partitions.get(&partition).map(|p| p.leader))
     }
 
+    /// The leader to tell clients of: none as long as this broker leads it and has not opened it.
+    pub(crate) fn shown_leader(&self, topic: &str, partition: i32, state: &PartitionState) -> i32 {
+        let mine = state.leader == self.config.node_id;
+        if mine && self.partition(topic, partition).is_err() { NO_LEADER } else { state.leader }
+    }
+
+    /// The active controller, if it is known and alive as a broker: clients ask there first, though any broker will do.
+    pub(crate) fn controller_id(&self) -> i32 {
+        let (_, leader) = self.metadata.leader();
+        leader.filter(|id| self.metadata.with(|image| image.brokers.get(id).is_some_and(|b| !b.fenced))).unwrap_or(-1)
+    }
+
     /// Creates the topic if it does not exist and the configuration allows it.
     pub async fn ensure_topic(self: &Rc<Self>, topic: &str) -> Result<(), ErrorCode> {
-        if self.partitions.borrow().contains_key(topic) {
+        if self.metadata.with(|image| image.names.contains_key(topic)) {
             return Ok(());
         }
         if !self.config.auto_create_topics {
             return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         }
-        self.topics.ensure(self, topic, self.config.default_partitions).await
+        self.topics.ensure(self, topic, -1).await
     }
 
-    /// Makes sure that an internal topic is there and led; the number of its partitions.
+    /// Makes sure that an internal topic is there; the number of its partitions.
     pub(crate) async fn ensure_internal(self: &Rc<Self>, topic: &'static str) -> Result<i32, ErrorCode> {
-        let count = self.partitions.borrow().get(topic).map(|p| p.len() as i32);
-        if let Some(count) = count {
+        let count = || self.metadata.with(|image| image.topic(topic).map(|t| t.partitions.len() as i32));
+        if let Some(count) = count() {
             return Ok(count);
         }
         let partitions = match topic {
@@ -96,7 +109,6 @@ impl Context {
             _ => return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         };
         self.topics.ensure(self, topic, partitions).await?;
-        let count = self.partitions.borrow().get(topic).map(|p| p.len() as i32);
-        count.ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+        count().ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! meta.properties          who: written once, atomically, before anything else
 //! lock                     held while a broker runs here
+//! clean-shutdown           the broker epoch of a stop that synced everything; gone while a broker runs
 //! __cluster_metadata-0/    the metadata log
 //! <topic>-<partition>/     one directory a partition
 //! ```
@@ -25,6 +26,7 @@ pub const FORMAT: u32 = 1;
 const META: &str = "meta.properties";
 const META_TMP: &str = "meta.properties.tmp";
 const LOCK: &str = "lock";
+const CLEAN: &str = "clean-shutdown";
 
 /// A data directory that is ours.
 #[derive(Debug)]
@@ -66,6 +68,29 @@ impl DataDir {
             }
         };
         Ok(Self { path, directory_id, _lock: lock })
+    }
+
+    /// The broker epoch that the stop before this start left, if it was clean. Asked once: from here on nothing is clean
+    /// until [`DataDir::mark_clean`].
+    pub async fn take_clean(&self) -> Result<Option<i64>, BrokerError> {
+        let path = self.path.join(CLEAN);
+        let storage = |e: io::Error| BrokerError::storage(path.display(), e);
+        let bytes = match disk::read(&path).await {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(storage(e)),
+        };
+        disk::remove_file(&path).await.map_err(storage)?;
+        disk::sync_dir(&self.path).await.map_err(storage)?;
+        // A file that a crash cut short was never finished: the stop was not clean.
+        Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().strip_suffix('.')?.parse().ok()))
+    }
+
+    /// Everything that this broker promised in `broker_epoch` is synced, and it writes nothing more.
+    pub async fn mark_clean(&self, broker_epoch: i64) -> Result<(), BrokerError> {
+        let path = self.path.join(CLEAN);
+        let text = Bytes::from(format!("{broker_epoch}.\n"));
+        disk::replace(&path, text).await.map_err(|e| BrokerError::storage(path.display(), e))
     }
 
     pub fn metadata_dir(&self) -> PathBuf {

@@ -8,7 +8,9 @@ use protocol::{ApiKey, Request, RequestBody, ResponseBody, response};
 use crate::context::Context;
 use crate::quorum::Quorum;
 use crate::turn::Turn;
-use crate::{api_versions, create_topics, fetch, find_coordinator, group, list_offsets, metadata_api, produce, txn};
+use crate::{
+    api_versions, create_topics, describe, fetch, find_coordinator, group, list_offsets, metadata_api, produce, txn,
+};
 
 /// What [`handle`] has an arm for, and so what ApiVersions tells.
 pub(crate) const SERVED: &[ApiKey] = &[
@@ -32,6 +34,21 @@ pub(crate) const SERVED: &[ApiKey] = &[
     ApiKey::EndQuorumEpoch,
     ApiKey::FetchSnapshot,
     ApiKey::DescribeQuorum,
+    ApiKey::DeleteTopics,
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::CreatePartitions,
+    ApiKey::ElectLeaders,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::AlterPartition,
+    ApiKey::Envelope,
+    ApiKey::DescribeCluster,
+    ApiKey::BrokerRegistration,
+    ApiKey::BrokerHeartbeat,
+    ApiKey::UnregisterBroker,
+    ApiKey::AllocateProducerIds,
+    ApiKey::AssignReplicasToDirs,
+    ApiKey::DescribeTopicPartitions,
 ];
 
 /// Handles the request; its framed answer, `None` if it has none or cannot be encoded.
@@ -56,13 +73,34 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -
         RequestBody::OffsetFetch(r) => group::api::fetch(&context, version, r).await.into(),
         RequestBody::FindCoordinator(r) => find_coordinator::handle(&context, version, r).await.into(),
         RequestBody::ApiVersions(r) => api_versions::handle(version, &r).into(),
-        RequestBody::CreateTopics(r) => create_topics::handle(&context, r).await.into(),
+        RequestBody::CreateTopics(r) => create_topics::handle(&context, version, r).await.into(),
         RequestBody::InitProducerId(r) => txn::api::init_producer_id(&context, r).await.into(),
         RequestBody::AddPartitionsToTxn(r) => txn::api::add_partitions(&context, version, r).await.into(),
         RequestBody::AddOffsetsToTxn(r) => txn::api::add_offsets(&context, r).await.into(),
         RequestBody::EndTxn(r) => txn::api::end(&context, version, r).await.into(),
         RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r).await.into(),
         RequestBody::TxnOffsetCommit(r) => group::api::txn_commit(&context, version, r).await.into(),
+        // What the controller decides: by way of any broker.
+        body @ (RequestBody::DeleteTopics(_)
+        | RequestBody::CreatePartitions(_)
+        | RequestBody::AlterConfigs(_)
+        | RequestBody::IncrementalAlterConfigs(_)
+        | RequestBody::ElectLeaders(_)
+        | RequestBody::UnregisterBroker(_)) => context.controller.forward(version, body).await?,
+        // What brokers ask of the controller: it answers as far as this node is it.
+        body @ (RequestBody::BrokerRegistration(_)
+        | RequestBody::BrokerHeartbeat(_)
+        | RequestBody::AlterPartition(_)
+        | RequestBody::AllocateProducerIds(_)
+        | RequestBody::AssignReplicasToDirs(_)
+        | RequestBody::Envelope(_)) => {
+            // One that waits for a majority must not hold up the heartbeat behind it.
+            drop(turn);
+            context.controller.answer(version, &body).await?
+        }
+        RequestBody::DescribeCluster(r) => describe::cluster(&context, &r).into(),
+        RequestBody::DescribeConfigs(r) => describe::configs(&context, &r).into(),
+        RequestBody::DescribeTopicPartitions(r) => describe::topic_partitions(&context, &r).into(),
         _ => {
             tracing::debug!(?api_key, version, "not served here");
             return None;

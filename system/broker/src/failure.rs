@@ -32,6 +32,9 @@ pub enum BrokerError {
     Corrupt { context: String, reason: String },
     #[error("configuration: {0}")]
     Config(String),
+    /// The broker had to stop; whoever was told first has the error itself.
+    #[error("{0}")]
+    Stopped(String),
 }
 
 impl BrokerError {

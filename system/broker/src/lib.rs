@@ -5,9 +5,10 @@
 //! |--|--|
 //! | `broker`, `config`, `data_dir`, `failure` | from start to stop |
 //! | `server`, `connection`, `turn`, `dispatch` | from bytes to handlers and back |
+//! | `lifecycle`, `controller_channel` | membership of the cluster, and the way to its controller |
 //! | `metadata` | the metadata log: topics, brokers, producer-id blocks |
 //! | `controller` | what the metadata log decides: liveness, leaders, in-sync sets, topics |
-//! | `topics`, `create_topics`, `metadata_api`, `find_coordinator`, `api_versions` | what clients ask about the cluster |
+//! | `topics`, `create_topics`, `metadata_api`, `describe`, `find_coordinator`, `api_versions` | what clients ask about the cluster |
 //! | `producer_ids` | ids from blocks |
 //! | `txn` | the transaction coordinator |
 //! | `group` | consumer offsets |
@@ -21,8 +22,10 @@ pub mod config;
 mod connection;
 mod context;
 pub mod controller;
+mod controller_channel;
 mod create_topics;
 mod data_dir;
+mod describe;
 mod dispatch;
 pub mod failure;
 mod fetch;
@@ -31,6 +34,7 @@ pub mod group;
 mod ids;
 mod internal_topics;
 mod join;
+mod lifecycle;
 mod list_offsets;
 pub mod metadata;
 mod metadata_api;

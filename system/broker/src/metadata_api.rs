@@ -1,5 +1,6 @@
 //! Metadata: brokers, topics, leaders.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
@@ -8,7 +9,7 @@ use protocol::{ErrorCode, str_bytes, topic_name};
 
 use crate::context::Context;
 use crate::internal_topics::is_internal;
-use crate::metadata::TopicState;
+use crate::metadata::{BrokerState, PartitionState, TopicState};
 use crate::topics::{check_name, may_create};
 
 /// From this version on an empty list means no topic, before it meant all.
@@ -45,7 +46,8 @@ pub(crate) async fn handle(context: &Rc<Context>, version: i16, request: Metadat
         topics.push(match topic {
             Asked::Name(name) => by_name(context, name, may_auto_create).await,
             Asked::Id(id) => {
-                let found = context.metadata.with(|image| image.topics.get(&id).map(|t| of_topic(context, t)));
+                let found =
+                    context.metadata.with(|image| image.topics.get(&id).cloned()).map(|t| of_topic(context, &t));
                 found.unwrap_or_else(|| {
                     let missing = MetadataResponseTopic::default()
                         .with_topic_id(id)
@@ -55,24 +57,26 @@ pub(crate) async fn handle(context: &Rc<Context>, version: i16, request: Metadat
             }
         });
     }
+    // A fenced broker serves nobody.
     let brokers = context.metadata.with(|image| {
-        let broker = |(id, b): (&i32, &crate::metadata::BrokerState)| {
+        let broker = |(id, b): (&i32, &BrokerState)| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(*id))
                 .with_host(str_bytes(b.host.clone()))
                 .with_port(b.port.into())
+                .with_rack(b.rack.clone().map(str_bytes))
         };
-        image.brokers.iter().map(broker).collect::<Vec<_>>()
+        image.brokers.iter().filter(|(_, b)| !b.fenced).map(broker).collect::<Vec<_>>()
     });
     MetadataResponse::default()
         .with_cluster_id(Some(str_bytes(context.config.cluster_id.clone())))
-        .with_controller_id(BrokerId(context.config.node_id))
+        .with_controller_id(BrokerId(context.controller_id()))
         .with_brokers(brokers)
         .with_topics(topics)
 }
 
 async fn by_name(context: &Rc<Context>, name: String, may_auto_create: bool) -> MetadataResponseTopic {
-    let look = || context.metadata.with(|image| image.topic(&name).map(|t| of_topic(context, t)));
+    let look = || context.metadata.with(|image| image.topic(&name).cloned()).map(|t| of_topic(context, &t));
     if let Some(found) = look() {
         return found;
     }
@@ -96,17 +100,23 @@ async fn by_name(context: &Rc<Context>, name: String, may_auto_create: bool) -> 
 }
 
 fn of_topic(context: &Context, topic: &TopicState) -> MetadataResponseTopic {
-    let partition = |(index, state): (&i32, &crate::metadata::PartitionState)| {
-        // A leader that has not opened it yet is none.
-        let led = context.partition(&topic.name, *index).is_ok();
-        let (leader, error) = if led { (state.leader, ErrorCode::NONE) } else { (-1, ErrorCode::LEADER_NOT_AVAILABLE) };
+    let fenced = context.metadata.with(|image| {
+        let fenced = image.brokers.iter().filter(|(_, b)| b.fenced);
+        fenced.map(|(id, _)| *id).collect::<BTreeSet<_>>()
+    });
+    let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    let partition = |(index, state): (&i32, &PartitionState)| {
+        let leader = context.shown_leader(&topic.name, *index, state);
+        let error = if leader < 0 { ErrorCode::LEADER_NOT_AVAILABLE } else { ErrorCode::NONE };
+        let offline: Vec<i32> = state.replicas.iter().copied().filter(|r| fenced.contains(r)).collect();
         MetadataResponsePartition::default()
             .with_partition_index(*index)
             .with_error_code(error.code())
             .with_leader_id(BrokerId(leader))
             .with_leader_epoch(state.leader_epoch)
-            .with_replica_nodes(state.replicas.iter().copied().map(BrokerId).collect())
-            .with_isr_nodes(state.isr.iter().copied().map(BrokerId).collect())
+            .with_replica_nodes(ids(&state.replicas))
+            .with_isr_nodes(ids(&state.isr))
+            .with_offline_replicas(ids(&offline))
     };
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(topic.name.clone())))

@@ -9,20 +9,19 @@
 //! After a crash between 1 and 3 the next start does 2 and 3 again. A directory that is missing after 3 held data, and
 //! the broker refuses to start rather than serve an empty log.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use env::disk;
 use env::node::{When, crash_point};
 use env::sync::Mutex;
-use protocol::{ErrorCode, Uuid};
+use protocol::messages::CreateTopicsRequest;
+use protocol::messages::create_topics_request::CreatableTopic;
+use protocol::{ErrorCode, ResponseBody, Uuid, topic_name};
 
 use crate::context::Context;
-use crate::controller::configs;
-use crate::controller::proposal::{NewTopic, Outcome, Placement, Proposal};
 use crate::failure::BrokerError;
-use crate::ids;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE, is_internal};
 use crate::join::join_all;
 
@@ -30,6 +29,9 @@ use crate::partition::{Partition, PartitionConfig, TopicPartition};
 
 /// Topic names are at most this long, as in Kafka.
 const MAX_NAME: usize = 249;
+/// How long a broker waits for a topic that it creates by itself.
+const CREATION_MS: i32 = 10_000;
+const CREATE_TOPICS: i16 = 7;
 
 /// Kafka's rule for the name of a topic.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
@@ -46,56 +48,68 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether this broker does what the setting asks for.
-pub fn check_setting(name: &str, value: Option<&str>) -> Result<(), String> {
-    match value {
-        Some(value) => configs::check(name, value),
-        None => Err(format!("{name} has no value")),
-    }
-}
-
-/// Creates topics, one at a time: creation is rare, and two of the same name must not race.
+/// Creates topics, and opens what of them is this broker's.
 pub(crate) struct Topics {
     directory_id: Uuid,
     data_dir: PathBuf,
-    creating: Mutex<Box<dyn FnMut() -> Uuid>>,
+    /// One topic is opened at a time: opening is rare, and two of the same name must not race.
+    opening: Mutex<()>,
 }
 
 impl Topics {
     pub fn new(data_dir: PathBuf, directory_id: Uuid) -> Self {
-        Self { directory_id, data_dir, creating: Mutex::new(Box::new(ids::source("broker.topic-id"))) }
+        Self { directory_id, data_dir, opening: Mutex::new(()) }
     }
 
-    /// Creates the topic unless it is there, and waits until it is open.
+    /// Creates the topic unless it is there, and waits until this broker acts by it. -1: as many partitions as the
+    /// controller's default.
     pub async fn ensure(&self, context: &Rc<Context>, name: &str, partitions: i32) -> Result<(), ErrorCode> {
-        match self.create(context, name.to_owned(), partitions, BTreeMap::new()).await {
-            Ok(_) | Err(ErrorCode::TOPIC_ALREADY_EXISTS) => Ok(()),
-            Err(error) => Err(error),
+        check_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
+        let topic = CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(partitions)
+            .with_replication_factor(-1);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(CREATION_MS);
+        let answer = context.controller.forward(CREATE_TOPICS, request.into()).await;
+        let Some(ResponseBody::CreateTopics(answer)) = answer else { return Err(ErrorCode::UNKNOWN_SERVER_ERROR) };
+        for topic in answer.topics {
+            match ErrorCode::from_code(topic.error_code) {
+                ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => {}
+                error => return Err(error),
+            }
         }
+        self.opened(context, vec![name.to_owned()]).await
     }
 
-    /// Creates the topic; once this returns it can be written to. The work goes on if the caller is dropped.
-    pub async fn create(
-        &self,
-        context: &Rc<Context>,
-        name: String,
-        partitions: i32,
-        configs: BTreeMap<String, String>,
-    ) -> Result<Uuid, ErrorCode> {
-        check_name(&name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
+    /// Waits until the topics, just created, can be written to as far as this broker leads them. The work goes on if the
+    /// caller is dropped.
+    pub async fn opened(&self, context: &Rc<Context>, names: Vec<String>) -> Result<(), ErrorCode> {
         let context = Rc::clone(context);
         let work = env::task::spawn(async move {
-            let mut fresh_id = context.topics.creating.lock().await;
-            let topic_id = (*fresh_id)();
-            let place = Placement::Count { partitions, replication_factor: -1 };
-            let topics = vec![NewTopic { name: name.clone(), topic_id, place, configs }];
-            let proposal = Proposal::CreateTopics { topics, validate_only: false };
-            if let Outcome::CreatedTopics(created) = context.metadata.propose(proposal).await? {
-                created.into_iter().try_for_each(|c| c.map(drop)).map_err(|refusal| refusal.error)?;
-            }
-            let indexes = (0..partitions).map(|p| (name.clone(), p)).collect();
-            match open_partitions(&context, indexes).await {
-                Ok(()) => Ok(topic_id),
+            let known = async {
+                loop {
+                    let changed = context.metadata.changed();
+                    if context.metadata.with(|image| names.iter().all(|n| image.names.contains_key(n))) {
+                        return;
+                    }
+                    changed.await;
+                }
+            };
+            let limit = Duration::from_millis(CREATION_MS as u64);
+            env::time::timeout(limit, known).await.map_err(|env::time::Elapsed| ErrorCode::LEADER_NOT_AVAILABLE)?;
+            let _opening = context.topics.opening.lock().await;
+            let me = context.config.node_id;
+            let mine = context.metadata.with(|image| {
+                let of_topic = |name: &String| {
+                    let partitions = image.topic(name).into_iter().flat_map(|t| &t.partitions);
+                    let mine = partitions.filter(|(_, p)| p.replicas.contains(&me));
+                    mine.map(|(index, _)| (name.clone(), *index)).collect::<Vec<_>>()
+                };
+                names.iter().flat_map(of_topic).collect::<Vec<_>>()
+            });
+            let closed = mine.into_iter().filter(|(name, index)| context.partition(name, *index).is_err()).collect();
+            match open_partitions(&context, closed).await {
+                Ok(()) => Ok(()),
                 Err(error) => {
                     context.failure.report(error);
                     Err(ErrorCode::KAFKA_STORAGE_ERROR)
@@ -147,12 +161,8 @@ pub(crate) async fn open_partitions(context: &Rc<Context>, which: Vec<(String, i
         let data_dir = &context.topics.data_dir;
         disk::sync_dir(data_dir).await.map_err(|e| BrokerError::storage(data_dir.display(), e))?;
         let directory = context.topics.directory_id;
-        let place = Proposal::Place { broker_id: me, directory, partitions: unplaced };
-        match context.metadata.propose(place).await {
-            Ok(Outcome::Placed) => {}
-            Ok(other) => return Err(BrokerError::storage("the metadata log", format!("{other:?} for a placement"))),
-            Err(error) => return Err(BrokerError::storage("the metadata log", error)),
-        }
+        let placed = context.controller.place(directory, &unplaced).await;
+        placed.map_err(|error| BrokerError::storage("the metadata log", error))?;
         crash_point("broker", "topic.place", None, When::After).await;
     }
     lead(context, open).await

@@ -32,6 +32,7 @@ macro_rules! for_each_api {
             WriteTxnMarkers(messages::WriteTxnMarkersRequest, messages::WriteTxnMarkersResponse),
             TxnOffsetCommit(messages::TxnOffsetCommitRequest, messages::TxnOffsetCommitResponse),
             DescribeConfigs(messages::DescribeConfigsRequest, messages::DescribeConfigsResponse),
+            AlterConfigs(messages::AlterConfigsRequest, messages::AlterConfigsResponse),
             CreatePartitions(messages::CreatePartitionsRequest, messages::CreatePartitionsResponse),
             DeleteGroups(messages::DeleteGroupsRequest, messages::DeleteGroupsResponse),
             ElectLeaders(messages::ElectLeadersRequest, messages::ElectLeadersResponse),
@@ -54,6 +55,7 @@ macro_rules! for_each_api {
             AllocateProducerIds(messages::AllocateProducerIdsRequest, messages::AllocateProducerIdsResponse),
             ConsumerGroupHeartbeat(messages::ConsumerGroupHeartbeatRequest, messages::ConsumerGroupHeartbeatResponse),
             ConsumerGroupDescribe(messages::ConsumerGroupDescribeRequest, messages::ConsumerGroupDescribeResponse),
+            AssignReplicasToDirs(messages::AssignReplicasToDirsRequest, messages::AssignReplicasToDirsResponse),
             DescribeTopicPartitions(messages::DescribeTopicPartitionsRequest, messages::DescribeTopicPartitionsResponse),
         }
     };

@@ -12,7 +12,11 @@
 //! | `placement` | where replicas go |
 //! | `liveness` | sessions |
 //! | `configs` | the settings of topics |
+//! | `api` | what brokers ask of it over the network |
+//! | `admin` | what clients ask of it, by way of any broker |
 
+pub(crate) mod admin;
+pub(crate) mod api;
 mod brokers;
 pub mod configs;
 pub mod election;

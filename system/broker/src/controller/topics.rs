@@ -9,6 +9,7 @@ use super::election::{self, Election, Target};
 use super::machine::Machine;
 use super::placement::{self, Candidate};
 use super::proposal::{ConfigChange, ConfigOp, CreatedTopic, NewPartitions, NewTopic, Placement, Refusal, TopicRef};
+use crate::internal_topics::is_internal;
 use crate::metadata::PartitionState;
 use crate::metadata::image::NO_LEADER;
 use crate::metadata::records::{MetadataRecord, UNASSIGNED};
@@ -80,6 +81,9 @@ impl Machine {
             TopicRef::Id(id) => self.image.topics.get(id).ok_or(Refusal::from(ErrorCode::UNKNOWN_TOPIC_ID))?,
         };
         let (name, topic_id) = (found.name.clone(), found.topic_id);
+        if is_internal(&name) {
+            return refuse(ErrorCode::INVALID_REQUEST, format!("{name} is internal"));
+        }
         self.push(MetadataRecord::RemoveTopic { topic_id });
         Ok((name, topic_id))
     }

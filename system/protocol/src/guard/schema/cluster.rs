@@ -214,6 +214,20 @@ impl Known for messages::DescribeConfigsResponse {
     };
 }
 
+impl Known for messages::AlterConfigsRequest {
+    const LAYOUT: Layout = Layout {
+        flexible_from: 2,
+        fields: &[all(Array(&Struct(&[all(I8), all(Text), all(Array(&Struct(&[all(Text), all(Text)])))]))), all(I8)],
+    };
+}
+
+impl Known for messages::AlterConfigsResponse {
+    const LAYOUT: Layout = Layout {
+        flexible_from: 2,
+        fields: &[all(I32), all(Array(&Struct(&[all(I16), all(Text), all(I8), all(Text)])))],
+    };
+}
+
 impl Known for messages::IncrementalAlterConfigsRequest {
     const LAYOUT: Layout = Layout {
         flexible_from: 1,

@@ -198,6 +198,31 @@ impl Known for messages::AlterPartitionResponse {
     };
 }
 
+impl Known for messages::AssignReplicasToDirsRequest {
+    const LAYOUT: Layout = Layout {
+        flexible_from: 0,
+        fields: &[
+            all(I32),
+            all(I64),
+            all(Array(&Struct(&[all(Id), all(Array(&Struct(&[all(Id), all(Array(&Struct(&[all(I32)])))])))]))),
+        ],
+    };
+}
+
+impl Known for messages::AssignReplicasToDirsResponse {
+    const LAYOUT: Layout = Layout {
+        flexible_from: 0,
+        fields: &[
+            all(I32),
+            all(I16),
+            all(Array(&Struct(&[
+                all(Id),
+                all(Array(&Struct(&[all(Id), all(Array(&Struct(&[all(I32), all(I16)])))]))),
+            ]))),
+        ],
+    };
+}
+
 impl Known for messages::BrokerRegistrationRequest {
     const LAYOUT: Layout = Layout {
         flexible_from: 0,
