@@ -49,7 +49,9 @@ pub struct Broker {
     connections: Rc<Connections>,
     closing: Rc<Closing>,
     accepting: RefCell<Option<AbortOnDrop<()>>>,
+    /// Membership of the cluster.
     living: RefCell<Option<AbortOnDrop<()>>>,
+    opening: RefCell<Option<AbortOnDrop<()>>>,
     data_dir: RefCell<Option<DataDir>>,
 }
 
@@ -106,6 +108,7 @@ impl Broker {
             closing,
             accepting: RefCell::default(),
             living: RefCell::new(Some(env::task::spawn(living).abort_on_drop())),
+            opening: RefCell::default(),
             data_dir: RefCell::new(Some(data_dir)),
         };
         let opening = open_when_ready(Rc::clone(&broker.context), local_addr);
@@ -119,11 +122,12 @@ impl Broker {
             // The quorum meets over this very listener.
             *broker.accepting.borrow_mut() = Some(env::task::spawn(listening).abort_on_drop());
             let failure = broker.context.failure.clone();
-            env::task::spawn(async move {
+            let opening = env::task::spawn(async move {
                 if let Err(error) = opening.await {
                     failure.report(error);
                 }
             });
+            *broker.opening.borrow_mut() = Some(opening.abort_on_drop());
         }
         Ok(broker)
     }
@@ -162,6 +166,7 @@ impl Broker {
         self.living.borrow_mut().take();
         // While this node still answers, so that its successor need not wait for a time-out.
         self.context.metadata.quorum().resign().await;
+        self.opening.borrow_mut().take();
         self.accepting.borrow_mut().take();
         self.closing.close();
         // A client that does not read its answers is not waited for.

@@ -80,10 +80,12 @@ impl Context {
         if mine && self.partition(topic, partition).is_err() { NO_LEADER } else { state.leader }
     }
 
-    /// The active controller, if it is known and alive as a broker: clients ask there first, though any broker will do.
+    /// The broker that clients are told to ask for what the controller decides: the active controller if it is known and
+    /// serves, else this one, since any passes such requests on.
     pub(crate) fn controller_id(&self) -> i32 {
         let (_, leader) = self.metadata.leader();
-        leader.filter(|id| self.metadata.with(|image| image.brokers.get(id).is_some_and(|b| !b.fenced))).unwrap_or(-1)
+        let serves = |id: &i32| self.metadata.with(|image| image.brokers.get(id).is_some_and(|b| !b.fenced));
+        leader.filter(serves).or(Some(self.config.node_id).filter(serves)).unwrap_or(-1)
     }
 
     /// Creates the topic if it does not exist and the configuration allows it.
