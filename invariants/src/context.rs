@@ -104,11 +104,14 @@ fn fates(records: &[LogRecord]) -> Vec<Fate> {
         match record.control {
             Some(control) => {
                 let fate = match control {
-                    Control::Commit => Fate::Committed,
-                    Control::Abort => Fate::Aborted,
+                    Control::Commit => Some(Fate::Committed),
+                    Control::Abort => Some(Fate::Aborted),
+                    Control::Quorum => None,
                 };
-                for earlier in open.remove(&record.producer_id).unwrap_or_default() {
-                    fates[earlier] = fate;
+                if let Some(fate) = fate {
+                    for earlier in open.remove(&record.producer_id).unwrap_or_default() {
+                        fates[earlier] = fate;
+                    }
                 }
                 fates.push(Fate::Marker);
             }

@@ -162,6 +162,8 @@ pub struct LogRecord {
 pub enum Control {
     Commit,
     Abort,
+    /// Of the metadata log: a leader's first record, a snapshot's frame, the voters (KIP-595, KIP-630, KIP-853).
+    Quorum,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -116,13 +116,15 @@ fn sequence(base: i32, delta: i64) -> i32 {
     }
 }
 
-/// Key of a control record: version i16, type i16 (0 abort, 1 commit).
+/// Key of a control record: version i16, type i16 (0 abort, 1 commit; 2 to 6 of the metadata log: leader change, snapshot
+/// header and footer, kraft version, voters).
 fn control_type(key: Option<&[u8]>) -> Result<Control, String> {
     let mut key = Cursor(key.ok_or("control record without a key")?);
     let _version = key.i16()?;
     match key.i16()? {
         0 => Ok(Control::Abort),
         1 => Ok(Control::Commit),
+        2..=6 => Ok(Control::Quorum),
         other => Err(format!("control record of type {other}")),
     }
 }
