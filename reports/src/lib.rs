@@ -10,10 +10,14 @@
 //! ```
 
 pub mod seed_report;
+pub mod shrunk;
+pub mod signature;
 pub mod story;
 pub mod summary;
 
 pub use seed_report::{Failure, FaultStep, SeedReport, Stats, Verdict, Witness};
+pub use shrunk::{Shrunk, Size};
+pub use signature::Signature;
 pub use summary::{ScenarioSummary, Summary, Totals};
 
 /// Version of every JSON object this crate writes. It rises when a field changes its meaning or goes away; new

@@ -8,8 +8,17 @@ use crate::seed_report::{SeedReport, Verdict};
 /// Fault steps shown; the rest are counted. The last ones before the end matter most.
 const MAX_STEPS: usize = 20;
 
+/// The command that makes a failure small, and what a quick try at its faults gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Smaller {
+    /// The whole command line.
+    pub command: String,
+    /// Faults that are enough, of how many; none if it was not tried.
+    pub enough: Option<(u64, u64)>,
+}
+
 /// The story of one failing seed. `replay` is the whole command line.
-pub fn text(report: &SeedReport, replay: &str) -> String {
+pub fn text(report: &SeedReport, replay: &str, smaller: Option<&Smaller>) -> String {
     let mut out = String::new();
     let r = &mut out;
     let _ = writeln!(r, "FAILED {} seed {}: {}", report.scenario, report.seed, report.verdict.word());
@@ -45,7 +54,13 @@ pub fn text(report: &SeedReport, replay: &str) -> String {
             let _ = writeln!(r, "    {:>9}  {}", seconds(step.at_ms), step.what);
         }
     }
+    if let Some((enough, of)) = smaller.and_then(|smaller| smaller.enough) {
+        let _ = writeln!(r, "  enough    {enough} of its {of} faults");
+    }
     let _ = writeln!(r, "  replay    {replay}");
+    if let Some(smaller) = smaller {
+        let _ = writeln!(r, "  shrink    {}", smaller.command);
+    }
     out
 }
 
@@ -76,8 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn tells_property_witness_faults_and_replay() {
-        insta::assert_snapshot!(text(&failing(), "streamproof replay power_loss/41"), @r"
+    fn tells_property_witness_faults_and_commands() {
+        let smaller = Smaller { command: "streamproof shrink power_loss/41".into(), enough: Some((1, 6)) };
+        insta::assert_snapshot!(text(&failing(), "streamproof replay power_loss/41", Some(&smaller)), @r"
         FAILED power_loss seed 41: safety violated
           property  acked-durable
                     an acknowledged record is not in the log
@@ -87,7 +103,9 @@ mod tests {
           faults
               4.210 s  power lost at broker-0
               5.003 s  broker-0 started again
+          enough    1 of its 6 faults
           replay    streamproof replay power_loss/41
+          shrink    streamproof shrink power_loss/41
         ");
     }
 
@@ -95,7 +113,7 @@ mod tests {
     fn keeps_the_last_fault_steps_when_there_are_many() {
         let mut report = failing();
         report.fault_steps = (0..30).map(|i| FaultStep { at_ms: i * 1000, what: format!("cut {i}") }).collect();
-        let story = text(&report, "streamproof replay power_loss/41");
+        let story = text(&report, "streamproof replay power_loss/41", None);
         assert!(story.contains("(10 earlier ones left out)"), "{story}");
         assert!(!story.contains("cut 9\n") && story.contains("cut 29\n"), "{story}");
     }
@@ -104,7 +122,7 @@ mod tests {
     fn says_why_a_seed_did_not_end() {
         let report =
             SeedReport::unfinished("swarm", 7, Verdict::HarnessFailed, "the worker process died (exit status 101)");
-        insta::assert_snapshot!(text(&report, "streamproof replay swarm/7"), @r"
+        insta::assert_snapshot!(text(&report, "streamproof replay swarm/7", None), @r"
         FAILED swarm seed 7: streamproof failed
           note      the worker process died (exit status 101)
           replay    streamproof replay swarm/7

@@ -74,6 +74,8 @@ impl Planner {
                 plan.faults.retain(|fault| families.contains(&fault.family));
                 Ok(plan)
             }
+            Source::Schedule { plan, n } => Ok(crate::runner::with_tail(&read_plan(plan)?, *n)),
+            Source::Inline { plan, .. } => Ok((**plan).clone()),
         }
     }
 

@@ -107,9 +107,8 @@ impl Run {
     /// # Errors
     /// If the file cannot be written.
     pub fn add_plan(&mut self, task: &Task, plan: &Plan) -> io::Result<PathBuf> {
-        let plans = self.dir.join("plans");
-        fs::create_dir_all(&plans)?;
-        let path = plans.join(format!("{}-{}.json", task.scenario(), task.seed));
+        fs::create_dir_all(self.dir.join("plans"))?;
+        let path = plan_path(&self.dir, task);
         fs::write(&path, plan.to_json() + "\n")?;
         Ok(path)
     }
@@ -131,6 +130,11 @@ impl Run {
             }
         }
     }
+}
+
+/// Where the plan of a failure is in the directory of its run.
+pub fn plan_path(run: &Path, task: &Task) -> PathBuf {
+    run.join("plans").join(format!("{}-{}.json", task.scenario(), task.seed))
 }
 
 /// Ids of all runs, the oldest first.

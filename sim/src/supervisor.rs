@@ -3,7 +3,8 @@
 //! Guarantees: each task is answered by exactly one report, whatever its worker does; a seed that runs longer than
 //! the time limit or grows over the memory limit is killed with its worker and reported inconclusive; every failure,
 //! and one pass in [`Options::repeat_every`], runs a second time in a fresh process, and a difference is reported as
-//! not deterministic. Which pass is repeated depends on the seed alone.
+//! not deterministic. Which pass is repeated depends on the seed alone. The same workers serve sweeps and
+//! [`crate::shrink`], whose candidates fail by the hundred and are not repeated.
 //!
 //! ```text
 //! queue --> slot 0 --pipe--> worker process (recycled after Options::recycle_after seeds)
@@ -41,6 +42,8 @@ pub struct Options {
     pub recycle_after: u32,
     /// One pass in this many is repeated in a fresh process; 0 repeats none.
     pub repeat_every: u64,
+    /// Whether each failure is repeated in a fresh process.
+    pub repeat_failures: bool,
 }
 
 impl Options {
@@ -52,6 +55,7 @@ impl Options {
             memory_limit: 2 << 30,
             recycle_after: 200,
             repeat_every: 20,
+            repeat_failures: true,
         }
     }
 }
@@ -82,6 +86,25 @@ pub fn run(
     interrupt: &Interrupt,
     mut on_finished: impl FnMut(Finished) -> bool,
 ) -> std::io::Result<()> {
+    let mut error = None;
+    drive(tasks, options, interrupt, |event| match event {
+        Ok(finished) => on_finished(finished),
+        Err(e) => {
+            error = Some(e);
+            false
+        }
+    });
+    error.map_or(Ok(()), Err)
+}
+
+/// The same for tasks that are made while others run: `tasks` may wait inside `next`, and `on_event` hears at once of a
+/// worker process that cannot be started, so that it can end them.
+pub fn drive(
+    tasks: impl Iterator<Item = Task> + Send,
+    options: &Options,
+    interrupt: &Interrupt,
+    mut on_event: impl FnMut(std::io::Result<Finished>) -> bool,
+) {
     let stop = Interrupt::default();
     let queue = Mutex::new(tasks);
     let ids = AtomicU64::new(0);
@@ -103,23 +126,18 @@ pub fn run(
             });
         }
         drop(send);
-        let mut error = None;
         for (task, outcome) in receive {
-            match outcome {
-                Ok(Some((report, repeated))) => {
-                    if !on_finished(Finished { task, report, repeated }) {
-                        stop.set();
-                    }
-                }
-                Ok(None) => {} // interrupted half way: it counts as never started
-                Err(e) => {
-                    stop.set();
-                    error = Some(e);
-                }
+            let event = match outcome {
+                Ok(Some((report, repeated))) => Ok(Finished { task, report, repeated }),
+                Ok(None) => continue, // interrupted half way: it counts as never started
+                Err(e) => Err(e),
+            };
+            let failed = event.is_err();
+            if !on_event(event) || failed {
+                stop.set();
             }
         }
-        error.map_or(Ok(()), Err)
-    })
+    });
 }
 
 struct Slot<'a> {
@@ -138,7 +156,7 @@ impl Slot<'_> {
         let repeat = match first.verdict {
             Verdict::Inconclusive => false,
             Verdict::Pass => sampled,
-            _ => true,
+            _ => self.options.repeat_failures,
         };
         if !repeat || self.stopping() {
             return Ok(Some((first, false)));

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use reports::SeedReport;
+use scenarios::Plan;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol.
@@ -25,7 +26,7 @@ pub struct Task {
     pub faults: Option<BTreeSet<String>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
     /// A scenario of the catalogue.
@@ -34,6 +35,10 @@ pub enum Source {
     Job { job: PathBuf, events: PathBuf },
     /// A stored plan; the task's seed is the plan's own.
     Plan(PathBuf),
+    /// A stored plan under the `n`th of the schedules made from its own; 0 is its own.
+    Schedule { plan: PathBuf, n: u64 },
+    /// A plan that is in no file, with a number by which its sender knows the answer.
+    Inline { id: u64, plan: Box<Plan> },
 }
 
 impl Task {
@@ -43,16 +48,30 @@ impl Task {
             Source::Scenario(name) => name,
             Source::Job { .. } => "job",
             Source::Plan(_) => "plan",
+            Source::Schedule { .. } => "regressions",
+            Source::Inline { plan, .. } => &plan.scenario,
         }
     }
 
     /// The command that runs exactly this again.
     pub fn replay_command(&self) -> String {
-        let mut command = String::from("streamproof replay");
+        self.command("replay")
+    }
+
+    /// The command that makes its failure small.
+    pub fn shrink_command(&self) -> String {
+        self.command("shrink")
+    }
+
+    fn command(&self, verb: &str) -> String {
+        let mut command = format!("streamproof {verb}");
         match &self.source {
-            Source::Plan(path) => {
-                command.push(' ');
-                command.push_str(&quote(&path.display().to_string()));
+            Source::Plan(path) | Source::Schedule { plan: path, n: 0 } => {
+                command.push_str(&format!(" {}", quote(&path.display().to_string())));
+                return command;
+            }
+            Source::Schedule { plan, n } => {
+                command.push_str(&format!(" {}", quote(&format!("{}#{n}", plan.display()))));
                 return command;
             }
             Source::Job { job, events } => {
@@ -62,7 +81,7 @@ impl Task {
                     quote(&events.display().to_string())
                 ));
             }
-            Source::Scenario(_) => {}
+            Source::Scenario(_) | Source::Inline { .. } => {}
         }
         if let Some(faults) = &self.faults {
             let list: Vec<&str> = faults.iter().map(String::as_str).collect();
@@ -74,7 +93,7 @@ impl Task {
 }
 
 /// Quotes for a POSIX shell where needed.
-fn quote(word: &str) -> String {
+pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -117,5 +136,9 @@ mod tests {
         );
         task.source = Source::Plan("p/it's.json".into());
         assert_eq!(task.replay_command(), r"streamproof replay 'p/it'\''s.json'");
+        task.source = Source::Schedule { plan: "p/a.json".into(), n: 0 };
+        assert_eq!(task.replay_command(), "streamproof replay p/a.json");
+        task.source = Source::Schedule { plan: "p/a.json".into(), n: 7 };
+        assert_eq!(task.shrink_command(), "streamproof shrink 'p/a.json#7'");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Ends when stdin closes, that is, with its supervisor. Nothing else writes to stdout here.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
@@ -85,7 +86,7 @@ pub fn report(result: RunResult) -> SeedReport {
         scenario: result.scenario,
         seed: result.seed,
         verdict,
-        failures: violations.into_iter().take(MAX_FAILURES).map(failure).collect(),
+        failures: reported(violations),
         fault_steps,
         note,
         world_hash: hash(result.world_hash),
@@ -95,8 +96,15 @@ pub fn report(result: RunResult) -> SeedReport {
     }
 }
 
-/// Violations of one seed that are reported: one bug may violate a property for every record.
+/// Violations of one seed that are reported: one bug may violate a property for every record. Past this many, only the
+/// first of each signature.
 const MAX_FAILURES: usize = 20;
+
+fn reported(violations: Vec<Violation>) -> Vec<Failure> {
+    let mut seen = BTreeSet::new();
+    let all = violations.into_iter().map(failure).enumerate();
+    all.filter(|(n, failure)| seen.insert(failure.signature()) || *n < MAX_FAILURES).map(|(_, f)| f).collect()
+}
 
 fn failure(violation: Violation) -> Failure {
     Failure { property: violation.property, message: violation.message, witness: violation.witness }

@@ -3,8 +3,10 @@
 
 mod checks;
 mod refusals;
+mod regresses;
 mod runs;
 mod serves;
+mod shrinks;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scenarios::plan::Family;
@@ -33,6 +34,10 @@ pub enum Verb {
     List(ListArgs),
     /// Run a failure again: by run, by SCENARIO/SEED, or from a stored plan
     Replay(ReplayArgs),
+    /// Cut a failing plan down to the faults and records that its failure needs
+    Shrink(ShrinkArgs),
+    /// Keep plans that once failed, and run them again
+    Regress(RegressArgs),
     /// Run each seed twice in process and once in a child, and name the first event that differs
     Determinism(DeterminismArgs),
     /// Print the batch answer of a job over an events file, one result row a line
@@ -99,6 +104,10 @@ pub struct RunArgs {
     pub jobs: Option<usize>,
     #[command(flatten)]
     pub faults: FaultArgs,
+    /// Do not try which faults of a failure are enough (with --format text: at most 5 s for each of 2 failures, at the
+    /// end of the run; with --format json it is never tried)
+    #[arg(long)]
+    pub no_shrink: bool,
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -122,8 +131,9 @@ pub struct ListArgs {
     pub format: Format,
 }
 
+/// A failure, or anything else that can be run.
 #[derive(Debug, Args)]
-pub struct ReplayArgs {
+pub struct WhichArgs {
     /// A run of `.streamproof/runs` (all its failures), SCENARIO/SEED, a seed that failed in the last run, or a plan file
     #[arg(value_name = "RUN|SEED|PLAN.json")]
     pub what: String,
@@ -131,6 +141,124 @@ pub struct ReplayArgs {
     pub job: JobArgs,
     #[command(flatten)]
     pub faults: FaultArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// How stdout is written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Each cut that is kept is a line on stderr, and the plan is written again whole: Ctrl-C loses \
+                        nothing, and the same command goes on from there. A cut is kept only if the same property \
+                        fails with the same signature: its message without numbers and names.\n\n\
+                        Exit codes: 0 shrunk, 4 the plan does not fail, 13 the result is not deterministic, 130 \
+                        interrupted.\n\nExamples:\n  streamproof shrink swarm/41\n  streamproof shrink \
+                        20261122T205500Z --property acked-durable\n  streamproof shrink plan.json --output small.json")]
+pub struct ShrinkArgs {
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// The property to keep [default: the first that fails]
+    #[arg(long, value_name = "NAME")]
+    pub property: Option<String>,
+    /// Time for the search, such as `90s` or `5m`
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "2m")]
+    pub budget: Duration,
+    /// Where the shrunk plan goes [default: beside the plan, or .streamproof/shrunk/SCENARIO-SEED.json]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Worker processes [default: one a core]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    pub jobs: Option<usize>,
+    /// How stdout is written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct RegressArgs {
+    #[command(subcommand)]
+    pub verb: RegressVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RegressVerb {
+    /// Keep a shrunk plan under a name that says what was wrong
+    Add(RegressAddArgs),
+    /// List the kept plans with their stories
+    List(RegressListArgs),
+    /// Run each kept plan with its own schedule and 19 others
+    Run(RegressRunArgs),
+    /// Drop plans that are worth nothing any more
+    Prune(RegressPruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RegressDir {
+    /// Where the plans are
+    #[arg(long, value_name = "DIR", default_value = crate::regressions::DIR)]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The plan is run once, so that its note can say how it fails.\n\nExample:\n  streamproof regress \
+                        add .streamproof/shrunk/swarm-41.json late-fence --story 'a held-up fence aborts an epoch'"
+)]
+pub struct RegressAddArgs {
+    /// A plan file, as `shrink` writes it
+    #[arg(value_name = "PLAN.json")]
+    pub plan: PathBuf,
+    /// What was wrong, in lower-case-words
+    pub name: String,
+    /// What was wrong, in a sentence or three
+    #[arg(long, value_name = "TEXT")]
+    pub story: String,
+    #[command(flatten)]
+    pub dir: RegressDir,
+}
+
+#[derive(Debug, Args)]
+pub struct RegressListArgs {
+    #[command(flatten)]
+    pub dir: RegressDir,
+    /// How stdout is written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct RegressRunArgs {
+    /// Names; none means every one
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub dir: RegressDir,
+    /// Worker processes [default: one a core]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    pub jobs: Option<usize>,
+    /// How stdout is written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Dropped are: a plan that this build refuses; one that is another's but for its seeds; one that \
+                        failed with the signature of a smaller one, has faults of the same kinds in the same places, and \
+                        reaches no rare state that the other does not. A regression passes on fixed code, so nothing \
+                        here can tell whether two had one cause: what is dropped, git still has."
+)]
+pub struct RegressPruneArgs {
+    /// Say what would be dropped, and drop nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub dir: RegressDir,
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -248,6 +376,22 @@ fn jobs(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A length of time as people write it: `90s`, `5m`, `1h`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || "give a time such as 90s, 5m or 1h".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(ms).filter(|ms| *ms > 0).map(Duration::from_millis).ok_or_else(bad)
+}
+
 fn families(text: &str) -> Result<FamilySet, String> {
     let names: Vec<&str> = Family::ALL.iter().map(|f| f.name()).collect();
     let mut set = BTreeSet::new();
@@ -279,6 +423,15 @@ mod tests {
         assert_eq!((cli.run.scenarios, cli.run.seeds, cli.run.seed), (vec!["swarm".into()], Some(3), Some(255)));
         let cli = Cli::try_parse_from(["streamproof", "run", "smoke"]).unwrap();
         assert!(matches!(cli.verb, Some(Verb::Run(run)) if run.scenarios == ["smoke"]));
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for nonsense in ["", "5", "0s", "-1s", "1.5m", "m", "99999999999999999999h", "18446744073709551615h"] {
+            assert!(duration(nonsense).is_err(), "{nonsense}");
+        }
     }
 
     #[test]

@@ -10,10 +10,13 @@ mod determinism;
 mod list;
 mod model;
 mod out;
+mod regress;
 mod replay;
 mod run;
 mod serve;
+mod shrink;
 pub mod suggest;
+mod which;
 
 use std::process::ExitCode;
 
@@ -50,6 +53,8 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::List(args) => list::run(args),
         Verb::Replay(args) => replay::run(args),
+        Verb::Shrink(args) => shrink::run(args),
+        Verb::Regress(args) => regress::run(args),
         Verb::Determinism(args) => determinism::run(args),
         Verb::Model(args) => model::run(args),
         Verb::Check(args) => check::run(args),

@@ -1,8 +1,10 @@
 //! `streamproof run`: scenarios over seeds, in worker processes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use reports::story::Smaller;
 use reports::{SeedReport, Totals, Verdict, json_line, story};
 use scenarios::Entry;
 use scenarios::catalogue;
@@ -12,6 +14,8 @@ use super::{Refusal, out, suggest};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::plans::{FLIGHTS, Planner};
+use crate::regressions::{self, Regression};
+use crate::shrink::{self, End, Order, Reach};
 use crate::store;
 use crate::supervisor::{self, Finished, Options};
 use crate::task::{Source, Task};
@@ -34,11 +38,17 @@ const MAIN_JOB: &[(&str, u64)] = &[
 const DEFAULT_SEEDS: u64 = 200;
 /// Failing seeds after which a run stops: more of them rarely say more.
 const MAX_FAILURES: usize = 5;
+/// Failures whose faults are tried at the end of a run, and how long each.
+const QUICK_FAILURES: usize = 2;
+const QUICK_BUDGET: Duration = Duration::from_secs(5);
 /// Seeds of a scenario from which on its rare states must have been reached.
 const REACH_SEEDS: u64 = 200;
 
 pub fn run(args: RunArgs) -> Result<Exit, Refusal> {
-    let tasks = select(&args)?;
+    let mut tasks = select(&args)?;
+    if args.scenarios.is_empty() && args.job.job.is_none() {
+        tasks.splice(0..0, regressions()?);
+    }
     if tasks.is_empty() {
         return Err(Refusal::nothing("--seeds 0 selects nothing"));
     }
@@ -48,7 +58,18 @@ pub fn run(args: RunArgs) -> Result<Exit, Refusal> {
     let mut session = Session::new(args.format, &tasks);
     let outcome = supervisor::run(tasks.into_iter(), &options, &interrupt, |finished| session.take(finished));
     outcome.map_err(|e| Refusal::failed(format!("failed to run the {e}")))?;
-    Ok(session.end(interrupt.is_set()))
+    let quick = !args.no_shrink && args.format == Format::Text && !interrupt.is_set();
+    let enough = if quick { session.enough_faults(&options, &interrupt) } else { BTreeMap::new() };
+    Ok(session.end(interrupt.is_set(), &enough))
+}
+
+/// The kept plans, which a main job runs first.
+fn regressions() -> Result<Vec<Task>, Refusal> {
+    let all = regressions::read_all(Path::new(regressions::DIR)).map_err(Refusal::usage)?;
+    if let Some(why) = all.iter().find_map(|one| one.plan.as_ref().err()) {
+        return Err(Refusal::usage(format!("{why}; `streamproof regress prune` drops plans that this build refuses")));
+    }
+    Ok(all.iter().flat_map(Regression::tasks).collect())
 }
 
 /// # Errors
@@ -123,7 +144,11 @@ fn headline(args: &RunArgs, tasks: &[Task], jobs: usize) -> String {
     }
     let what = match (args.scenarios.is_empty(), &args.job.job) {
         (_, Some(job)) => format!("job {}", job.display()),
-        (true, None) => format!("main job: {} scenarios", per_source.len()),
+        (true, None) => {
+            let kept = per_source.contains_key("regressions");
+            let first = if kept { "regressions, then " } else { "" };
+            format!("main job: {first}{} scenarios", per_source.len() - usize::from(kept))
+        }
         (false, None) => args.scenarios.join(", "),
     };
     let seeds = match per_source.values().collect::<Vec<_>>()[..] {
@@ -186,6 +211,9 @@ impl Session {
         let Finished { task, mut report, repeated } = finished;
         self.totals.repeated += u64::from(repeated);
         let task_name = task.scenario().to_owned();
+        if matches!(task.source, Source::Schedule { .. }) {
+            report.scenario.clone_from(&task_name); // a row of their own, whatever scenarios they come from
+        }
         *self.seeds.entry(task_name.clone()).or_default() += 1;
         if task.faults.is_none() {
             let (seeds, labels) = self.reached.entry(task_name.clone()).or_default();
@@ -244,15 +272,47 @@ impl Session {
     }
 
     fn keep_plan(&mut self, task: &Task) {
-        if let (Some(store), Ok(plan)) = (&mut self.store, self.planner.plan(task))
+        // A kept plan has its file already.
+        if !matches!(task.source, Source::Schedule { .. })
+            && let (Some(store), Ok(plan)) = (&mut self.store, self.planner.plan(task))
             && let Err(e) = store.add_plan(task, &plan)
         {
             eprintln!("warning: the plan of {}/{} is not kept: {e}", task.scenario(), task.seed);
         }
     }
 
+    /// For the first failures of different signatures: a plan with only the faults that are enough, and how many those
+    /// are of how many. By failing task.
+    fn enough_faults(&self, options: &Options, interrupt: &Interrupt) -> BTreeMap<String, (PathBuf, u64, u64)> {
+        let (mut seen, mut out) = (BTreeSet::new(), BTreeMap::new());
+        let Some(store) = &self.store else { return out };
+        let new = |(task, report): &&(Task, SeedReport)| {
+            let known = report.signatures().first().is_some_and(|s| s.property() != reports::signature::HARNESS);
+            known && task.faults.is_none() && report.signatures().first().is_some_and(|s| seen.insert(s.clone()))
+        };
+        for (task, _) in self.failures.iter().filter(new).take(QUICK_FAILURES) {
+            let Ok(plan) = Planner::default().plan(task) else { continue };
+            let order = Order {
+                plan,
+                property: None,
+                reach: Reach::Faults,
+                budget: QUICK_BUDGET,
+                output: store::plan_path(store.dir(), task).with_extension("faults.json"),
+                journal: false,
+            };
+            eprintln!("{}/{}: trying which faults are enough", task.scenario(), task.seed);
+            // A quick look must not spoil the run it looks at: what it cannot say, `shrink` will.
+            if let Ok(End::Shrunk(found)) = shrink::shrink(&order, options, interrupt, &mut |_| {})
+                && found.cuts > 0
+            {
+                out.insert(task.replay_command(), (order.output, found.after.faults, found.before.faults));
+            }
+        }
+        out
+    }
+
     /// Prints summary, then failures; the exit code.
-    fn end(mut self, interrupted: bool) -> Exit {
+    fn end(mut self, interrupted: bool, enough: &BTreeMap<String, (PathBuf, u64, u64)>) -> Exit {
         self.bar.finish_and_clear();
         let complete = !interrupted && self.failures.len() < MAX_FAILURES;
         if complete {
@@ -298,7 +358,14 @@ impl Session {
                 }
                 for (task, report) in &self.failures {
                     out::line("");
-                    out::data(&story::text(report, &task.replay_command()));
+                    let replay = task.replay_command();
+                    let mut smaller = smaller(task, report);
+                    if let (Some(smaller), Some((path, few, all))) = (&mut smaller, enough.get(&replay)) {
+                        smaller.enough = Some((*few, *all));
+                        let plan = Task { source: Source::Plan(path.clone()), ..task.clone() };
+                        smaller.command = plan.shrink_command();
+                    }
+                    out::data(&story::text(report, &replay, smaller.as_ref()));
                 }
             }
         }
@@ -314,6 +381,11 @@ fn not_reached(reached: &BTreeMap<String, (u64, BTreeSet<String>)>) -> Vec<(&'st
         (*seeds >= REACH_SEEDS).then(|| missing.map(|label| (entry.name, *label)).collect::<Vec<_>>())
     };
     catalogue::list().iter().filter_map(of).flatten().collect()
+}
+
+/// How a failure is made small; nothing if it cannot be.
+pub fn smaller(task: &Task, report: &SeedReport) -> Option<Smaller> {
+    (!report.signatures().is_empty()).then(|| Smaller { command: task.shrink_command(), enough: None })
 }
 
 /// A failure as a JSON line: the report with the command that replays it.

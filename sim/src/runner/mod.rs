@@ -114,10 +114,18 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
 /// How many schedules a committed regression is run with: its own, and others.
 pub const TAILS: u64 = 20;
 
+/// The plan with the `n`th of the schedules made from its own; 0 is its own.
+pub fn with_tail(plan: &Plan, n: u64) -> Plan {
+    let mut plan = plan.clone();
+    if n > 0 {
+        plan.seeds.schedule = seed::draw(plan.seeds.schedule, "tail", &[n]).u64();
+    }
+    plan
+}
+
 /// Runs `plan` with its own schedule, then with [`TAILS`] - 1 others made from it.
 pub fn run_tails(plan: &Plan) -> Vec<RunResult> {
-    let tail = |n| (n > 0).then(|| seed::draw(plan.seeds.schedule, "tail", &[n]).u64());
-    (0..TAILS).map(|n| run(plan, &RunOptions { schedule: tail(n), ..RunOptions::default() })).collect()
+    (0..TAILS).map(|n| run(&with_tail(plan, n), &RunOptions::default())).collect()
 }
 
 /// Hands the recording out of the world however the run ends.
