@@ -185,13 +185,13 @@ impl Summary {
         if self.scenarios.len() > 1 {
             let _ = writeln!(
                 w,
-                "{:<18} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
+                "{:<20} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
                 "scenario", "seeds", "failed", "hours", "records", "windows", "ckpts", "faults bit", "p50 ms", "p99 ms"
             );
             for s in &self.scenarios {
                 let _ = writeln!(
                     w,
-                    "{:<18} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
+                    "{:<20} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
                     s.scenario,
                     s.seeds,
                     s.failed,
@@ -294,9 +294,9 @@ mod tests {
         }
         totals.canaries.insert("canary_page_cache".into(), true);
         insta::assert_snapshot!(totals.summary(1000, true, 10).text(), @r"
-        scenario            seeds failed  hours  records  windows  ckpts   faults bit   p50 ms   p99 ms
-        smoke                   3      0    1.5     2000       40      4         9/12       21       21
-        swarm                   3      1    1.5     1000       20      4         9/12       21       21
+        scenario              seeds failed  hours  records  windows  ckpts   faults bit   p50 ms   p99 ms
+        smoke                     3      0    1.5     2000       40      4         9/12       21       21
+        swarm                     3      1    1.5     1000       20      4         9/12       21       21
 
         6 seeds: 5 passed, 1 failed, 0 inconclusive; 0 repeated in a fresh process
         3.0 simulated hours in 1.0 s
