@@ -28,6 +28,9 @@ pub const TOPIC: &str = "__cluster_metadata";
 /// Its id, fixed as in Kafka.
 pub const TOPIC_ID: Uuid = Uuid::from_u128(1);
 
+/// No quorum holds this many elections. A greater epoch is a stranger's, and would leave no room for the next.
+const MAX_EPOCH: i32 = 1 << 30;
+
 /// Most bytes of one fetch.
 const FETCH_BYTES: i32 = 8 << 20;
 
@@ -127,7 +130,7 @@ pub fn decode(request: RequestBody, cluster_id: &str, me: i32) -> Result<Request
                 return refuse(ErrorCode::INVALID_REQUEST);
             };
             let end = Position { offset: p.last_offset, epoch: p.last_offset_epoch };
-            if p.partition_index != 0 || p.replica_epoch < 0 || end.offset < 0 || end.epoch < 0 {
+            if p.partition_index != 0 || !is_epoch(p.replica_epoch) || end.offset < 0 || end.epoch < 0 {
                 return refuse(ErrorCode::INVALID_REQUEST);
             }
             let candidate = ReplicaKey { id: p.replica_id.0, directory: p.replica_directory_id };
@@ -139,7 +142,7 @@ pub fn decode(request: RequestBody, cluster_id: &str, me: i32) -> Result<Request
             }
             let mut topics = body.topics.into_iter();
             match only(topics.next().filter(|t| t.topic_name.0.as_str() == TOPIC).map(|t| t.partitions)) {
-                Some(p) if p.partition_index == 0 && p.leader_epoch >= 0 => {
+                Some(p) if p.partition_index == 0 && is_epoch(p.leader_epoch) => {
                     Ok(Request::Begin { epoch: p.leader_epoch, leader: p.leader_id.0 })
                 }
                 _ => refuse(ErrorCode::INVALID_REQUEST),
@@ -151,7 +154,7 @@ pub fn decode(request: RequestBody, cluster_id: &str, me: i32) -> Result<Request
             }
             let mut topics = body.topics.into_iter();
             match only(topics.next().filter(|t| t.topic_name.0.as_str() == TOPIC).map(|t| t.partitions)) {
-                Some(p) if p.partition_index == 0 && p.leader_epoch >= 0 => {
+                Some(p) if p.partition_index == 0 && is_epoch(p.leader_epoch) => {
                     let mut successors = p.preferred_successors;
                     successors.extend(p.preferred_candidates.iter().map(|c| c.candidate_id.0));
                     Ok(Request::End { epoch: p.leader_epoch, leader: p.leader_id.0, successors })
@@ -382,6 +385,10 @@ pub fn decode_snapshot_part(response: ResponseBody, at: Position, position: i64)
     (p.error_code == 0 && id == at && p.position == position).then_some((p.size, p.unaligned_records))
 }
 
+fn is_epoch(epoch: i32) -> bool {
+    (0..=MAX_EPOCH).contains(&epoch)
+}
+
 /// The one element, if there is exactly one.
 fn only<T>(list: Option<Vec<T>>) -> Option<T> {
     let mut list = list?;
@@ -448,6 +455,14 @@ mod tests {
             let frame = response::encode(version, 5, &body).expect("it can be encoded");
             let (_, body) = response::decode(body.api_key(), version, frame.slice(4..)).expect("it reads");
             assert_eq!(decode_answer(body), Some(answer));
+        }
+    }
+
+    #[test]
+    fn a_strangers_epoch_is_refused() {
+        for epoch in [-1, i32::MAX] {
+            let (_, body) = encode(&Request::Begin { epoch, leader: 2 }, "c", 1);
+            assert_eq!(decode(body, "c", 1), Err(Refused(ErrorCode::INVALID_REQUEST)));
         }
     }
 

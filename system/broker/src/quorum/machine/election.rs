@@ -154,7 +154,7 @@ impl Machine {
     }
 
     pub(super) fn on_begin(&mut self, now: Instant, token: Token, epoch: i32, leader: i32) {
-        let error = if !self.config.voters.contains(&leader) {
+        let error = if !self.may_lead(epoch, leader) {
             ErrorCode::INCONSISTENT_VOTER_SET
         } else if epoch < self.state.epoch {
             ErrorCode::FENCED_LEADER_EPOCH
@@ -170,7 +170,7 @@ impl Machine {
 
     /// The leader goes. The first of its successors stands at once, the others a little later if that fails.
     pub(super) fn on_end(&mut self, now: Instant, token: Token, epoch: i32, leader: i32, successors: &[i32]) {
-        let error = if !self.config.voters.contains(&leader) {
+        let error = if !self.may_lead(epoch, leader) {
             ErrorCode::INCONSISTENT_VOTER_SET
         } else if epoch < self.state.epoch {
             ErrorCode::FENCED_LEADER_EPOCH

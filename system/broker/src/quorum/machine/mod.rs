@@ -464,11 +464,9 @@ impl Machine {
             self.actions.push(Action::LeaderChanged { epoch, leader: None });
         }
         let Some(leader) = leader else { return };
-        if let Some(known) = self.leader {
-            assert!(known == leader, "epoch {epoch} has two leaders, {known} and {leader}");
-        }
-        // A former leader of this epoch, restarted, hears of itself.
-        if leader == self.config.me.id {
+        // An epoch has one leader, so whoever names another is no voter of this quorum. And a former leader of this
+        // epoch, restarted, hears of itself.
+        if !self.may_lead(epoch, leader) || leader == self.config.me.id {
             return;
         }
         let news = self.leader.is_none();
@@ -482,6 +480,12 @@ impl Machine {
             self.leader = Some(leader);
             self.actions.push(Action::LeaderChanged { epoch, leader: Some(leader) });
         }
+    }
+
+    /// Whether nothing is known against `leader` leading `epoch`.
+    fn may_lead(&self, epoch: i32, leader: i32) -> bool {
+        self.config.voters.contains(&leader)
+            && (epoch != self.state.epoch || self.leader.is_none_or(|known| known == leader))
     }
 
     /// Forgets what the present role asked of others.
