@@ -1,6 +1,7 @@
 //! What tells one defect from another: the property that failed, and the shape of its message.
 //!
-//! The shape is the message without what differs from seed to seed: numbers become `#`, quoted text becomes `…`. So a
+//! The shape is the message without what differs from seed to seed: numbers become `#`, text in quotes or parentheses
+//! (a list with an entry for each split, say) becomes `…`. So a
 //! defect keeps its signature under other keys, offsets, nodes of the same role and times, and two defects that break
 //! one property in different ways have two. Witnesses take no part: they are all particulars.
 //!
@@ -74,9 +75,12 @@ fn shape(message: &str) -> String {
     let mut out = String::new();
     let mut rest = message.lines().next().unwrap_or_default();
     while let Some(c) = rest.chars().next() {
-        if matches!(c, '`' | '"')
-            && let Some(length) = rest[1..].find(c)
-        {
+        let closing = match c {
+            '`' | '"' => Some(c),
+            '(' => Some(')'),
+            _ => None,
+        };
+        if let Some(length) = closing.and_then(|closing| rest[1..].find(closing)) {
             out.push('…');
             rest = &rest[length + 2..];
         } else if c.is_ascii_alphanumeric() {
@@ -122,7 +126,8 @@ mod tests {
             ("client-0 did not finish", "client-# did not finish"),
             ("offset -1, key `JFK 3`, \"a\" at 0x1f", "offset #, key …, … at #x#f"),
             ("attempt 00ff17aa90 of 10.0.2.1:9300", "attempt # of #.#.#.#:#"),
-            ("an odd ` stays, Zürich too", "an odd ` stays, Zürich too"),
+            ("an odd ` stays, (so do these, Zürich too", "an odd ` stays, (so do these, Zürich too"),
+            ("W MIN (split 0 MIN in, split 1 MIN in), not 7", "W MIN …, not #"),
             ("first line\nsecond", "first line"),
         ];
         for (message, shape) in cases {

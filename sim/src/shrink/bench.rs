@@ -192,13 +192,6 @@ impl Bench<'_> {
         self.wanted.as_ref().is_some_and(|wanted| trial.signatures.contains(wanted))
     }
 
-    /// Runs a plan, or remembers what it said; nothing if it was stopped before the end.
-    pub fn ask(&mut self, plan: &Plan) -> Option<Trial> {
-        let hash = PlanHash::of(plan);
-        self.request(hash, plan);
-        self.answer(hash)
-    }
-
     /// How many of `n` schedules of the plan, its own among them, fail as wanted; fewer than `n` if stopped.
     pub fn schedules(&mut self, plan: &Plan, n: u64) -> (u64, u64) {
         let plans: Vec<Plan> = (0..n).map(|n| crate::runner::with_tail(plan, n)).collect();

@@ -31,11 +31,14 @@ use crate::runner::TAILS;
 use crate::supervisor::{self, Options};
 use crate::task::{Source, Task};
 use bench::Bench;
-use journal::Journal;
+use journal::{Journal, PlanHash, Trial};
 use search::{Failing, Search};
 
-/// Wall-clock time of one candidate: a cut that makes runs long is worth nothing.
-const CANDIDATE_LIMIT: Duration = Duration::from_secs(20);
+/// Wall-clock time of one candidate: this many times what the first plan took, and no less than the second. A cut that
+/// makes runs long is worth nothing, and one that runs to the sweep's own limit would cost the budget.
+const CANDIDATE_LIMIT: (u32, Duration) = (10, Duration::from_secs(3));
+/// Wall-clock time for counting the schedules that fail, once the search is over.
+const SCHEDULES_LIMIT: Duration = Duration::from_secs(15);
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,19 +101,32 @@ pub fn shrink(
     interrupt: &Interrupt,
     say: &mut dyn FnMut(&str),
 ) -> Result<End, String> {
-    let time_limit = options.time_limit.min(CANDIDATE_LIMIT);
-    let candidates = Options { repeat_every: 0, repeat_failures: false, time_limit, ..options.clone() };
-    let journal = match order.journal {
+    let mut journal = match order.journal {
         true => open_journal(order, options)?,
         false => Journal::none(),
     };
     if !journal.is_empty() {
         say(&format!("{} runs of an earlier search are remembered", journal.len()));
     }
-    let (end, runs) = bench::with(&candidates, interrupt, journal, |bench| search(order, bench, say))?;
+    let hash = PlanHash::of(&order.plan);
+    let known = journal.get(hash).cloned();
+    let (first, before) = match known {
+        Some(trial) => (trial, 0),
+        None => {
+            let once = Options { jobs: 1, repeat_every: 0, repeat_failures: false, ..options.clone() };
+            let Some(report) = run_one(&order.plan, &once, interrupt)? else { return Ok(End::Interrupted) };
+            let trial = Trial::of(&report);
+            journal.add(hash, trial.clone()).map_err(|e| format!("failed to write the journal: {e}"))?;
+            (trial, 1)
+        }
+    };
+    let (times, least) = CANDIDATE_LIMIT;
+    let time_limit = options.time_limit.min(least.max(times * Duration::from_millis(first.wall_ms)));
+    let candidates = Options { repeat_every: 0, repeat_failures: false, time_limit, ..options.clone() };
+    let (end, runs) = bench::with(&candidates, interrupt, journal, |bench| search(order, first, bench, say))?;
     match end? {
         End::Shrunk(mut found) => {
-            found.runs = runs;
+            found.runs = before + runs;
             let report = confirm(&found.plan, options)?;
             let same = report.verdict != Verdict::NotDeterministic && report.signatures().contains(&found.signature);
             Ok(if same { End::Shrunk(found) } else { End::Unstable(Box::new(report)) })
@@ -119,8 +135,7 @@ pub fn shrink(
     }
 }
 
-fn search(order: &Order, bench: &mut Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<End, String> {
-    let Some(trial) = bench.ask(&order.plan) else { return Ok(End::Interrupted) };
+fn search(order: &Order, trial: Trial, bench: &mut Bench<'_>, say: &mut dyn FnMut(&str)) -> Result<End, String> {
     let asked = |s: &&Signature| order.property.as_deref().is_none_or(|property| s.property() == property);
     let Some(signature) = trial.signatures.iter().find(asked).cloned() else {
         return Ok(End::Other(trial.signatures));
@@ -146,7 +161,7 @@ fn search(order: &Order, bench: &mut Bench<'_>, say: &mut dyn FnMut(&str)) -> Re
         return Err(e);
     }
     let complete = !search::Judge::stopped(bench);
-    bench.stop_at(None);
+    bench.stop_at(Instant::now().checked_add(SCHEDULES_LIMIT));
     let (failing, tried) = match order.reach {
         Reach::Whole => bench.schedules(&last.plan, TAILS),
         Reach::Faults => (0, 0),
@@ -166,15 +181,20 @@ fn search(order: &Order, bench: &mut Bench<'_>, say: &mut dyn FnMut(&str)) -> Re
 /// Runs the plan twice, each time in a fresh process.
 fn confirm(plan: &Plan, options: &Options) -> Result<SeedReport, String> {
     let options = Options { jobs: 1, recycle_after: 1, repeat_every: 1, repeat_failures: true, ..options.clone() };
+    // Two short runs: an interrupt that came before has done its work.
+    run_one(plan, &options, &Interrupt::default())?.ok_or_else(|| "the last plan was not run".into())
+}
+
+/// One task; nothing if interrupted before its end.
+fn run_one(plan: &Plan, options: &Options, interrupt: &Interrupt) -> Result<Option<SeedReport>, String> {
     let task = Task { source: Source::Inline { id: 0, plan: Box::new(plan.clone()) }, seed: plan.seed, faults: None };
     let mut report = None;
-    // Two short runs: an interrupt that came before has done its work.
-    supervisor::run(std::iter::once(task), &options, &Interrupt::default(), |finished| {
+    supervisor::run(std::iter::once(task), options, interrupt, |finished| {
         report = Some(finished.report);
         true
     })
     .map_err(|e| format!("failed to run the {e}"))?;
-    report.ok_or_else(|| "the last plan was not run".into())
+    Ok(report)
 }
 
 fn open_journal(order: &Order, options: &Options) -> Result<Journal, String> {
