@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use history::{Control, History, LogRecord, LogSource, OpId, PartitionLog};
 use models::replay::Replay;
 
+use crate::anomalies::Analysis;
 use crate::evidence::Evidence;
 
 /// Shared by all checks of one history.
@@ -15,6 +16,7 @@ pub struct Context<'a> {
     /// Sorted.
     ops: Vec<((u32, u64), OpId)>,
     raw: BTreeMap<(&'a str, i32), RawLog<'a>>,
+    analysis: OnceCell<Analysis<'a>>,
     evidence: OnceCell<Option<Result<(Evidence<'a>, Replay), String>>>,
 }
 
@@ -50,7 +52,8 @@ impl<'a> Context<'a> {
     pub fn new(history: &'a History) -> Context<'a> {
         let mut ops: Vec<_> = history.ops.iter().enumerate().map(|(i, op)| ((op.client, op.n), OpId(i))).collect();
         ops.sort_unstable();
-        let mut context = Context { history, ops, raw: BTreeMap::new(), evidence: OnceCell::new() };
+        let mut context =
+            Context { history, ops, raw: BTreeMap::new(), analysis: OnceCell::new(), evidence: OnceCell::new() };
         for log in history.logs_from(&LogSource::ReadUncommitted) {
             let ops = log.records.iter().map(|r| context.op_of(r)).collect();
             let raw = RawLog { log, fates: fates(&log.records), ops };
@@ -81,6 +84,11 @@ impl<'a> Context<'a> {
 
     pub(crate) fn raw_topic(&self, topic: &str) -> impl Iterator<Item = (i32, &RawLog<'a>)> {
         self.raw.iter().filter(move |((t, _), _)| *t == topic).map(|((_, p), raw)| (*p, raw))
+    }
+
+    /// What the anomaly classes look at.
+    pub(crate) fn analysis(&self) -> &Analysis<'a> {
+        self.analysis.get_or_init(|| Analysis::new(self))
     }
 
     /// The job's evidence and its replay; `None` if no job ran, an error if the history lacks what it needs.

@@ -1,11 +1,12 @@
 //! **high-watermark-monotonic.** The high watermark of a partition never falls.
 //!
-//! Source: Kafka's replication protocol (KIP-101, KIP-279): what a consumer could read stays readable. Within one life of
-//! a broker and one leader epoch it never falls; with `flush=fsync` it counts durable records only, so it does not fall
-//! over restarts either, and the final read is not below it.
+//! Source: Kafka's replication protocol (KIP-101, KIP-279, KIP-207): what a consumer could read stays readable. Within one
+//! life of a broker and one leader epoch it never falls; with `flush=fsync` it counts durable records only, so it does not
+//! fall over restarts or failovers either, and the final read is not below it. A follower's own may lag its leader's, so a
+//! new leader on another broker may begin with the one that it knew; the next that it tells is not below the old leader's,
+//! since all in-sync members had that much.
 //!
-//! Not claimed: anything over restarts under page-cache acknowledgement; anything between two observers of different
-//! nodes at the same time.
+//! Not claimed: anything over restarts under page-cache acknowledgement, or over lost disks.
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,7 @@ pub(crate) fn never_falls(
     let durable = context.history.facts.flush == Flush::Fsync && !context.history.facts.disks_lost;
     let mut last: BTreeMap<(&Observer, &str, i32, i32), &Observation> = BTreeMap::new();
     let mut ever: BTreeMap<(&str, i32), (i64, &Observation)> = BTreeMap::new();
+    let mut begun: BTreeMap<(&str, i32, i32), (i64, &Observer)> = BTreeMap::new();
     for seen in &context.history.observations {
         let Some((topic, partition, leader_epoch, offset)) = pick(&seen.what) else { continue };
         let witness = |before: &Observation| {
@@ -65,9 +67,13 @@ pub(crate) fn never_falls(
         if !matches!(seen.observer, Observer::Node { .. }) {
             continue;
         }
+        let begin = *begun.entry((topic, partition, leader_epoch)).or_insert((offset, &seen.observer));
         match ever.get(&(topic.as_str(), partition)) {
             Some((was, before)) if *was > offset => {
-                if durable {
+                let inherited = begin == (offset, &seen.observer)
+                    && pick(&before.what).is_some_and(|(_, _, epoch, _)| epoch < leader_epoch)
+                    && !same_node(&before.observer, &seen.observer);
+                if durable && !inherited {
                     found.add(None, format!("the {name} fell over a restart or failover"), witness(before));
                 }
             }
@@ -91,6 +97,10 @@ pub(crate) fn never_falls(
     }
 }
 
+fn same_node(a: &Observer, b: &Observer) -> bool {
+    matches!((a, b), (Observer::Node { node: a, .. }, Observer::Node { node: b, .. }) if a == b)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +122,13 @@ mod tests {
                 (Mutator::Unacknowledge, "clients' answers tell nothing of it"),
             ],
         );
+    }
+
+    #[test]
+    fn rejects_a_fall_over_a_failover_but_for_what_a_follower_knew() {
+        let (history, targets) = fixture::mutated(&fixture::cluster(), HIGH_FALLS_OVER_FAILOVER);
+        let verdict = PROPERTY.check(&Context::new(&history));
+        assert!(verdict.violations().iter().any(|v| targets[0].is_named_by(v)), "{verdict:?}");
     }
 
     fn set(history: &mut history::History, i: usize, offset_to: i64) {

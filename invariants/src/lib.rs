@@ -9,6 +9,7 @@
 //! ```
 
 mod acked_durable;
+pub mod anomalies;
 mod chain;
 mod conservation;
 mod context;
@@ -20,13 +21,19 @@ pub mod fixture;
 mod high_watermark;
 mod idleness;
 mod last_stable_offset;
+mod logs_agree;
+mod metadata_kept;
 mod no_aborted_read;
 mod no_duplicate;
+mod offsets_kept;
+mod one_leader;
 mod producer_order;
 mod read_equals_disk;
 mod report;
 mod sandwich;
+mod single_owner;
 mod transaction_atomicity;
+mod transactions_end;
 mod watermark_monotonic;
 mod window_exactly_once;
 
@@ -73,11 +80,30 @@ pub fn all() -> &'static [Property] {
         transaction_atomicity::PROPERTY,
         no_aborted_read::PROPERTY,
         read_equals_disk::PROPERTY,
+        logs_agree::PROPERTY,
+        one_leader::PROPERTY,
+        metadata_kept::PROPERTY,
+        single_owner::PROPERTY,
+        offsets_kept::PROPERTY,
+        anomalies::lost_write::PROPERTY,
+        anomalies::duplicate::PROPERTY,
+        anomalies::unseen::PROPERTY,
+        anomalies::inconsistent_offsets::PROPERTY,
+        anomalies::aborted_read::PROPERTY,
+        anomalies::precommitted_read::PROPERTY,
+        anomalies::poll_skip::PROPERTY,
+        anomalies::nonmonotonic_poll::PROPERTY,
+        anomalies::int_poll_skip::PROPERTY,
+        anomalies::int_nonmonotonic_poll::PROPERTY,
+        anomalies::nonmonotonic_send::PROPERTY,
+        anomalies::int_nonmonotonic_send::PROPERTY,
+        anomalies::cycles::PROPERTY,
         window_exactly_once::PROPERTY,
         idleness::PROPERTY,
         conservation::PROPERTY,
         watermark_monotonic::PROPERTY,
         convergence::PROPERTY,
+        transactions_end::PROPERTY,
     ]
 }
 
@@ -147,5 +173,35 @@ impl Violations {
 
     fn verdict(self) -> Verdict {
         Verdict::from_violations(self.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for property in all() {
+            assert_eq!(find(property.name).map(|p| p.statement), Some(property.statement), "{}", property.name);
+        }
+    }
+
+    #[test]
+    fn histories_survive_their_json() {
+        for history in [fixture::broker(), fixture::cluster(), fixture::streams(), fixture::job()] {
+            let json = serde_json::to_string(&history).expect("a history serialises");
+            assert_eq!(serde_json::from_str::<History>(&json).expect("and is read again"), history);
+        }
+    }
+
+    /// Nothing is quadratic in the operations; the bench says how fast it is.
+    #[test]
+    fn a_long_history_is_checked() {
+        let history = fixture::streams_of(20_000);
+        for (property, verdict) in check_all(&history) {
+            assert_eq!(verdict, Verdict::Pass, "{}", property.name);
+        }
+        anomalies::census(&Context::new(&history));
     }
 }

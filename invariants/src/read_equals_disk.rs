@@ -2,7 +2,10 @@
 //!
 //! Source: the design's rule that a fetch bug cannot hide a log bug.
 //!
-//! Not claimed: anything past the high watermark of the read, or of partitions that only one of the two has.
+//! Not claimed: anything past the high watermark of the read, or of partitions that only one of the two has; that every
+//! broker's copy is whole (logs-agree): of several, the longest must be.
+
+use std::collections::BTreeMap;
 
 use history::{Flush, LogRecord, LogSource, Verdict, Witness};
 
@@ -18,16 +21,23 @@ pub(crate) const PROPERTY: Property = Property {
 
 fn check(context: &Context<'_>) -> Verdict {
     let mut found = Violations::of(&PROPERTY);
+    let mut longest: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    for disk in context.history.logs.iter().filter(|log| matches!(log.source, LogSource::Disk { .. })) {
+        let end = longest.entry((&disk.topic, disk.partition)).or_insert(disk.log_end_offset);
+        *end = (*end).max(disk.log_end_offset);
+    }
     for disk in &context.history.logs {
         let LogSource::Disk { node } = disk.source else { continue };
         let Some(raw) = context.raw().get(&(disk.topic.as_str(), disk.partition)) else { continue };
         let at = |offset: i64| {
             Witness::offset(&disk.topic, disk.partition, offset).about(format_args!("the disk of broker {node}"))
         };
+        let longest = longest.get(&(disk.topic.as_str(), disk.partition)).copied().unwrap_or(0);
         let start = disk.log_start_offset.max(raw.log.log_start_offset);
         let high = raw.log.high_watermark.unwrap_or(raw.log.log_end_offset);
         let end = match context.history.facts.flush {
-            Flush::Fsync => high,
+            Flush::Fsync if disk.log_end_offset >= longest => high,
+            Flush::Fsync => high.min(disk.log_end_offset),
             // What was never flushed may be missing from an image of the platters.
             Flush::PageCache => high.min(disk.log_end_offset),
         };

@@ -284,7 +284,8 @@ dlq_topic = "dead"
             "SWAP_MARKERS",
             "SHIFT_MARKER",
         ];
-        (!BROKER_ONLY.contains(&mutation.name)).then(|| mutate::mutated(good, mutation).0)
+        (!["cluster", "streams"].contains(&mutation.of) && !BROKER_ONLY.contains(&mutation.name))
+            .then(|| mutate::mutated(good, mutation).0)
     }
 
     #[test]

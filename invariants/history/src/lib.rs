@@ -16,8 +16,10 @@ pub use facts::{Facts, Flush, Span};
 pub use log::{Blob, Control, Header, LogRecord, LogSource, PartitionLog};
 pub use models::decision::{Change, Decision, DecisionEntry, Input, InputState, InputStatus};
 pub use models::row::RowOp;
-pub use observation::{FaultEffect, Observation, Observed, Observer};
-pub use op::{Op, OpId, OpKind, OpResult};
+pub use observation::{
+    FaultEffect, LoadedOffset, MemberAssignment, Observation, Observed, Observer, TopicPartition, TransactionState,
+};
+pub use op::{Op, OpId, OpKind, OpResult, PolledPartition, PolledRecord};
 use serde::{Deserialize, Serialize};
 pub use verdict::{Outcome, Verdict, Violation};
 pub use witness::{Window, Witness};

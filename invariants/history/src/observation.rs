@@ -26,6 +26,8 @@ pub enum Observer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Observed {
+    /// A leader's, by its own probe, or as a client hears it. A client gives the leader's epoch, or -1 where the cluster
+    /// has one broker only.
     HighWatermark {
         topic: String,
         partition: i32,
@@ -47,6 +49,93 @@ pub enum Observed {
         offsets: Vec<i64>,
         last_stable_offset: i64,
     },
+    /// A broker begins to lead a partition, its log ending at `log_end`: told by the broker itself, or by a node that
+    /// applied it from the metadata (`None`).
+    LeaderElected {
+        topic: String,
+        partition: i32,
+        leader_epoch: i32,
+        broker: u32,
+        log_end: Option<i64>,
+    },
+    /// Committed metadata: who is in sync.
+    IsrChanged {
+        topic: String,
+        partition: i32,
+        leader_epoch: i32,
+        partition_epoch: i32,
+        isr: Vec<u32>,
+    },
+    /// What a follower knows of the high watermark; it lags the leader's.
+    FollowerHighWatermark {
+        topic: String,
+        partition: i32,
+        leader_epoch: i32,
+        offset: i64,
+    },
+    /// A voter begins to lead the metadata quorum, its log ending at `log_end` before its first record.
+    QuorumLeader {
+        epoch: i32,
+        node: u32,
+        log_end: i64,
+    },
+    /// A node knows a record of the metadata log to be committed. `hash` is of its contents.
+    MetadataCommitted {
+        offset: i64,
+        epoch: i32,
+        hash: u64,
+    },
+    /// A group coordinator made a generation durable (classic protocol).
+    GroupGeneration {
+        group: String,
+        generation: i32,
+        members: Vec<MemberAssignment>,
+    },
+    /// A group coordinator made a member's assignment durable (KIP-848). Empty when it has left.
+    GroupMember {
+        group: String,
+        member: String,
+        epoch: i32,
+        assigned: Vec<TopicPartition>,
+        /// Taken from it, and not given up yet.
+        revoking: Vec<TopicPartition>,
+    },
+    /// The group is gone: its generations may begin anew.
+    GroupGone {
+        group: String,
+    },
+    /// A member learns what it owns; told by the client.
+    Assigned {
+        group: String,
+        member: String,
+        /// Or member epoch.
+        generation: i32,
+        partitions: Vec<TopicPartition>,
+    },
+    /// A committed offset is durable and outside open transactions; `None`: deleted.
+    OffsetCommitted {
+        group: String,
+        topic: String,
+        partition: i32,
+        offset: Option<i64>,
+    },
+    /// A coordinator has loaded its partition of `__consumer_offsets` and serves it from now on: all that it holds.
+    OffsetsLoaded {
+        /// Of the internal topic.
+        coordinator: i32,
+        coordinator_epoch: i32,
+        /// Groups whose coordinator it is; offsets of others are not looked for.
+        groups: Vec<String>,
+        offsets: Vec<LoadedOffset>,
+    },
+    /// A transaction coordinator made a state durable.
+    TransactionState {
+        transactional_id: String,
+        producer_id: i64,
+        producer_epoch: i16,
+        coordinator_epoch: i32,
+        state: TransactionState,
+    },
     /// The coordinator made checkpoint `n` complete and durable.
     CheckpointComplete {
         generation: u64,
@@ -57,6 +146,57 @@ pub enum Observed {
         generation: u64,
         checkpoint: Option<u64>,
     },
+}
+
+/// Of a topic, by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicPartition {
+    pub topic: String,
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    pub fn new(topic: impl Into<String>, partition: i32) -> TopicPartition {
+        TopicPartition { topic: topic.into(), partition }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberAssignment {
+    pub member: String,
+    pub partitions: Vec<TopicPartition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadedOffset {
+    pub group: String,
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// As `__transaction_state` names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransactionState {
+    Empty,
+    Ongoing,
+    /// Of a two-phase commit (KIP-939): it waits for its client without a time-out.
+    Prepared,
+    PrepareCommit,
+    PrepareAbort,
+    CompleteCommit,
+    CompleteAbort,
+    Dead,
 }
 
 impl fmt::Display for Observer {

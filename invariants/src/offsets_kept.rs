@@ -1,0 +1,175 @@
+//! **offsets-kept.** A committed offset that was acknowledged is there until a later commit replaces it, over failovers of
+//! its coordinator too.
+//!
+//! Source: semantics rule 20; KIP-98 for offsets in transactions. Two looks: clients' own answers, as a register per group
+//! and partition in which an unknown commit may take effect at any time or never; and what a coordinator finds when it
+//! loads, against what was durable before.
+//!
+//! Not claimed: order between concurrent commits; that a client commits forward (it may go back on purpose).
+
+use std::collections::BTreeMap;
+
+use history::{Observed, Op, OpId, OpKind, OpResult, Verdict, Witness};
+
+use crate::{Context, Kind, Property, Violations};
+
+pub(crate) const PROPERTY: Property = Property {
+    name: "offsets-kept",
+    statement: "an acknowledged committed offset stays until a later commit, over failovers too",
+    source: "semantics rule 20, KIP-98",
+    kind: Kind::Safety,
+    check,
+};
+
+/// (group, topic, partition).
+type Slot<'a> = (&'a str, &'a str, i32);
+
+fn check(context: &Context<'_>) -> Verdict {
+    let mut found = Violations::of(&PROPERTY);
+    clients(context, &mut found);
+    loaded(context, &mut found);
+    found.verdict()
+}
+
+/// Each answer to a fetch is a commit's offset that no acknowledged commit is sure to have replaced.
+fn clients(context: &Context<'_>, found: &mut Violations) {
+    let ops = &context.history.ops;
+    let mut commits: BTreeMap<Slot<'_>, Vec<(OpId, &Op, i64)>> = BTreeMap::new();
+    for (i, op) in ops.iter().enumerate() {
+        if let OpKind::CommitOffset { group, topic, partition, offset } = &op.kind {
+            commits.entry((group, topic, *partition)).or_default().push((OpId(i), op, *offset));
+        }
+    }
+    // Offsets that transactions committed have no operation of their own: they count as unknown ones.
+    let mut others: BTreeMap<Slot<'_>, Vec<i64>> = BTreeMap::new();
+    for seen in &context.history.observations {
+        if let Observed::OffsetCommitted { group, topic, partition, offset: Some(offset) } = &seen.what {
+            others.entry((group, topic, *partition)).or_default().push(*offset);
+        }
+    }
+    for (i, op) in ops.iter().enumerate() {
+        let OpKind::FetchOffset { group, topic, partition } = &op.kind else { continue };
+        let (OpResult::Ok { offset }, Some(answered)) = (&op.result, op.completed_ns) else { continue };
+        let slot = (group.as_str(), topic.as_str(), *partition);
+        let all = commits.get(&slot).map_or(&[][..], Vec::as_slice);
+        // The acknowledged commit that began last among those that ended before the fetch began: it replaced whatever
+        // ended before it began.
+        let known = all.iter().filter(|(_, c, _)| c.is_ok() && c.completed_ns.is_some_and(|ns| ns <= op.invoked_ns));
+        let newest = known.max_by_key(|(_, c, _)| c.invoked_ns);
+        let may_stand = |c: &Op| match (c.is_ok(), c.completed_ns, newest) {
+            _ if c.is_failed() => false,
+            (true, Some(done), Some((_, newest, _))) => done >= newest.invoked_ns,
+            _ => true,
+        };
+        let explained = match offset {
+            None => newest.is_none(),
+            Some(offset) => {
+                let written = all.iter().any(|(_, c, o)| o == offset && c.invoked_ns <= answered && may_stand(c));
+                let known = all.iter().any(|(_, _, o)| o == offset);
+                written || (!known && others.get(&slot).is_some_and(|all| all.contains(offset)))
+            }
+        };
+        if !explained {
+            let failed = all.iter().find(|(_, c, o)| c.is_failed() && Some(*o) == *offset).map(|(id, ..)| *id);
+            let is = offset.map_or("none".to_owned(), |offset| format!("offset {offset}"));
+            let due = match newest {
+                Some((id, _, offset)) => format!("offset {offset} of {}, or a later commit's", context.name_of(*id)),
+                None => "none, or an offset that was committed".to_owned(),
+            };
+            let witness = Witness::at(format_args!("group {group} {topic}-{partition}"));
+            let witness = witness.about(context.name_of(OpId(i))).expected(due).found(is);
+            let op = failed.or(newest.map(|(id, ..)| *id)).unwrap_or(OpId(i));
+            found.add(Some(op), "a fetched offset is not the committed one", witness);
+        }
+    }
+}
+
+/// A coordinator that loads finds what was durable before.
+fn loaded(context: &Context<'_>, found: &mut Violations) {
+    if context.history.facts.disks_lost {
+        return;
+    }
+    let mut durable: BTreeMap<Slot<'_>, (i64, u64)> = BTreeMap::new();
+    for seen in &context.history.observations {
+        match &seen.what {
+            Observed::OffsetCommitted { group, topic, partition, offset } => {
+                let slot = (group.as_str(), topic.as_str(), *partition);
+                match offset {
+                    Some(offset) => durable.insert(slot, (*offset, seen.at_ns)),
+                    None => durable.remove(&slot),
+                };
+            }
+            Observed::OffsetsLoaded { coordinator, coordinator_epoch, groups, offsets } => {
+                let held: BTreeMap<Slot<'_>, i64> =
+                    offsets.iter().map(|o| ((&*o.group, &*o.topic, o.partition), o.offset)).collect();
+                for (slot, (due, since)) in durable.iter().filter(|((group, ..), _)| groups.iter().any(|g| g == group))
+                {
+                    let is = held.get(slot);
+                    if is != Some(due) {
+                        let (group, topic, partition) = slot;
+                        let is = is.map_or("none".to_owned(), |offset| format!("offset {offset}"));
+                        let witness = Witness::at(format_args!("group {group} {topic}-{partition}"))
+                            .about(format_args!("coordinator {coordinator}, loaded in epoch {coordinator_epoch}"))
+                            .expected(format_args!("offset {due}, durable since {since} ns"))
+                            .found(is);
+                        found.add(None, "a coordinator loads another offset than was committed", witness);
+                    }
+                }
+            }
+            Observed::GroupGone { group } => durable.retain(|(g, ..), _| g != group),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
+
+    #[test]
+    fn accepts_good_histories() {
+        fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects_cluster(
+            &PROPERTY,
+            &[
+                OFFSET_DROPS,
+                OFFSETS_SWAP,
+                OFFSET_SHIFTS,
+                OFFSET_UNACKNOWLEDGES,
+                OFFSET_MISATTRIBUTES,
+                LOADED_DROPS,
+                LOADED_SHIFTS,
+            ],
+            &[(Mutator::Duplicate, "the same offset committed again is the same offset")],
+        );
+    }
+
+    #[test]
+    fn an_unknown_commit_may_take_effect_or_not() {
+        for offset in [Some(5), Some(6)] {
+            let mut history = fixture::broker();
+            let (group, topic, partition) = ("g".to_owned(), "data".to_owned(), 0);
+            let commit =
+                |offset| OpKind::CommitOffset { group: group.clone(), topic: topic.clone(), partition, offset };
+            for (n, kind, result) in [
+                (1, commit(5), OpResult::Ok { offset: None }),
+                (2, commit(6), OpResult::Unknown { reason: None }),
+                (
+                    3,
+                    OpKind::FetchOffset { group: group.clone(), topic: topic.clone(), partition },
+                    OpResult::Ok { offset },
+                ),
+            ] {
+                let id = history.invoke(9, n, n * 10, kind);
+                history.complete(id, n * 10 + 5, result);
+            }
+            assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! **single-owner.** Within a generation of a group each partition has one owner, and generations never fall.
+//!
+//! Source: Kafka's group protocol (KIP-62, KIP-429) and KIP-848, in which a partition goes to its next owner only when the
+//! last one has given it up. Judged from what coordinators made durable, over failovers too, and from what members say that
+//! they own.
+//!
+//! Not claimed: that every partition has an owner; that a member of an old generation has noticed (it is fenced, which
+//! offsets-kept sees).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use history::{MemberAssignment, Observation, Observed, TopicPartition, Verdict, Witness};
+
+use crate::{Context, Kind, Property, Violations};
+
+pub(crate) const PROPERTY: Property = Property {
+    name: "single-owner",
+    statement: "within a generation of a group a partition has one owner, and generations never fall",
+    source: "KIP-62, KIP-429, KIP-848",
+    kind: Kind::Safety,
+    check,
+};
+
+/// What is known of one group.
+#[derive(Default)]
+struct Group<'a> {
+    /// Classic: the last durable generation, and its members.
+    generation: Option<(i32, &'a [MemberAssignment], &'a Observation)>,
+    /// KIP-848: each member's epoch and partitions, those that it has still to give up included.
+    members: BTreeMap<&'a str, (i32, BTreeSet<&'a TopicPartition>)>,
+    /// By generation, as members said.
+    told: BTreeMap<i32, BTreeMap<&'a TopicPartition, &'a str>>,
+}
+
+fn check(context: &Context<'_>) -> Verdict {
+    let mut found = Violations::of(&PROPERTY);
+    let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
+    for seen in &context.history.observations {
+        match &seen.what {
+            Observed::GroupGeneration { group, generation, members } => {
+                groups.entry(group).or_default().generation(group, *generation, members, seen, &mut found);
+            }
+            Observed::GroupMember { group, member, epoch, assigned, revoking } => {
+                let owned = assigned.iter().chain(revoking).collect();
+                groups.entry(group).or_default().member(group, member, *epoch, owned, &mut found);
+            }
+            Observed::Assigned { group, member, generation, partitions } => {
+                groups.entry(group).or_default().told(group, member, *generation, partitions, &mut found);
+            }
+            Observed::GroupGone { group } => {
+                groups.remove(group.as_str());
+            }
+            _ => {}
+        }
+    }
+    found.verdict()
+}
+
+fn at(group: &str, generation: i32) -> Witness {
+    Witness::at(format_args!("group {group} generation {generation}"))
+}
+
+fn twice(group: &str, generation: i32, partition: &TopicPartition, owner: &str, second: &str) -> Witness {
+    let witness = at(group, generation).about(partition).expected(format_args!("owner {owner} alone"));
+    witness.found(format_args!("owner {second} too"))
+}
+
+impl<'a> Group<'a> {
+    fn generation(
+        &mut self,
+        group: &str,
+        generation: i32,
+        members: &'a [MemberAssignment],
+        seen: &'a Observation,
+        found: &mut Violations,
+    ) {
+        let mut owners: BTreeMap<&TopicPartition, &str> = BTreeMap::new();
+        for member in members {
+            for partition in &member.partitions {
+                if let Some(first) = owners.insert(partition, &member.member) {
+                    let witness = twice(group, generation, partition, first, &member.member);
+                    found.add(None, "a partition has two owners in a generation", witness);
+                }
+            }
+        }
+        match self.generation {
+            Some((was, ..)) if generation < was => {
+                let witness =
+                    at(group, generation).expected(format_args!("generation {was} or later")).found(generation);
+                found.add(None, "a group's generation falls", witness);
+            }
+            // Members of a generation without assignments have joined and wait for their leader.
+            Some((was, before, first)) if generation == was && owns(before) && before != members => {
+                let witness = at(group, generation)
+                    .expected(format_args!("{}, durable at {} ns", list(before), first.at_ns))
+                    .found(list(members));
+                found.add(None, "a generation has two assignments", witness);
+            }
+            _ => {}
+        }
+        if self.generation.is_none_or(|(was, ..)| was <= generation) {
+            self.generation = Some((generation, members, seen));
+        }
+    }
+
+    fn member(
+        &mut self,
+        group: &str,
+        member: &'a str,
+        epoch: i32,
+        owned: BTreeSet<&'a TopicPartition>,
+        found: &mut Violations,
+    ) {
+        for (other, (_, theirs)) in self.members.iter().filter(|(other, _)| **other != member) {
+            if let Some(partition) = owned.intersection(theirs).next() {
+                let witness = twice(group, epoch, partition, other, member);
+                found.add(None, "a partition is given to a member before its owner gave it up", witness);
+            }
+        }
+        if owned.is_empty() {
+            self.members.remove(member);
+            return;
+        }
+        if let Some((was, _)) = self.members.insert(member, (epoch, owned))
+            && epoch < was
+        {
+            let witness = at(group, epoch).about(member).expected(format_args!("epoch {was} or later")).found(epoch);
+            found.add(None, "a member's epoch falls", witness);
+        }
+    }
+
+    fn told(
+        &mut self,
+        group: &str,
+        member: &'a str,
+        generation: i32,
+        partitions: &'a [TopicPartition],
+        found: &mut Violations,
+    ) {
+        let owners = self.told.entry(generation).or_default();
+        for partition in partitions {
+            let first = *owners.entry(partition).or_insert(member);
+            if first != member {
+                let witness = twice(group, generation, partition, first, member);
+                found.add(None, "two members say that they own a partition in one generation", witness);
+            }
+        }
+    }
+}
+
+fn owns(members: &[MemberAssignment]) -> bool {
+    members.iter().any(|m| !m.partitions.is_empty())
+}
+
+fn list(members: &[MemberAssignment]) -> String {
+    let one = |m: &MemberAssignment| {
+        let partitions: Vec<String> = m.partitions.iter().map(ToString::to_string).collect();
+        format!("{} owns {}", m.member, partitions.join(" "))
+    };
+    members.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::mutate::*;
+    use crate::fixture::{self, Mutator};
+
+    #[test]
+    fn accepts_good_histories() {
+        fixture::accepts(&PROPERTY);
+    }
+
+    #[test]
+    fn rejects_what_breaks_it() {
+        fixture::rejects_cluster(
+            &PROPERTY,
+            &[
+                OWNER_DUPLICATES,
+                OWNER_MISATTRIBUTES,
+                OWNER_SHIFTS_GENERATION,
+                OWNERS_SWAP,
+                OWNER_GIVES_TOO_EARLY,
+                OWNER_TOLD_TWICE,
+            ],
+            &[(Mutator::Unacknowledge, "it looks at what is durable, not at answers")],
+        );
+    }
+
+    /// KIP-848 epochs do not mean one owner at a time over the whole of an epoch.
+    #[test]
+    fn a_partition_may_move_once_it_is_given_up() {
+        let mut history = fixture::cluster();
+        let p = TopicPartition::new("data", 7);
+        let step = |member: &str, epoch, assigned: bool, revoking: bool| {
+            let of = |yes: bool| if yes { vec![p.clone()] } else { Vec::new() };
+            let (group, member) = ("moves".to_owned(), member.to_owned());
+            Observed::GroupMember { group, member, epoch, assigned: of(assigned), revoking: of(revoking) }
+        };
+        let last = history.observations.last().expect("observations").clone();
+        for what in [
+            step("a", 1, true, false),
+            step("a", 2, false, true),
+            step("a", 2, false, false),
+            step("b", 2, true, false),
+        ] {
+            history.observations.push(Observation { what, ..last.clone() });
+        }
+        assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
+    }
+}
