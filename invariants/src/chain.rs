@@ -67,7 +67,7 @@ impl Marker {
             _ => None,
         };
         match json.get("task") {
-            Some(Json::String(task)) => Some((number("generation")?, task.clone(), number("n")?)),
+            Some(Json::String(task)) => Some((number("generation")?, task.clone().into_owned(), number("n")?)),
             _ => None,
         }
     }

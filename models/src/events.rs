@@ -117,8 +117,7 @@ fn json_rows(bytes: &[u8]) -> Vec<Row> {
         }
         let partition = match Json::parse(line).ok().as_ref().and_then(|json| json.get("partition")) {
             None | Some(Json::Null) => None,
-            Some(Json::Number(text) | Json::String(text)) => Some(text.clone()),
-            Some(_) => Some("that is no number".into()),
+            Some(json) => Some(json.text().unwrap_or("that is no number").to_owned()),
         };
         rows.push(Row { line: i + 1, value: line.to_vec(), partition });
     }

@@ -1,21 +1,23 @@
 //! Strict JSON as rule 24 wants it: one value, nothing after it, no duplicate key in any object, numbers kept as they
-//! are written.
+//! are written. Text without escapes is not copied.
 //!
 //! A reader of its own, because the rule tells `12` from `12.0` and a duplicate key from the last one, both of which a
 //! general one has lost by the time it hands the value over.
+
+use std::borrow::Cow;
 
 /// Deepest nesting read; deeper text is bad input.
 const MAX_DEPTH: usize = 127;
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Json {
+pub enum Json<'a> {
     Null,
     Bool(bool),
     /// The number's text.
-    Number(String),
-    String(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    Number(&'a str),
+    String(Cow<'a, str>),
+    Array(Vec<Json<'a>>),
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
 /// Not JSON as above.
@@ -26,9 +28,9 @@ pub struct JsonError {
     pub at: usize,
 }
 
-impl Json {
+impl<'a> Json<'a> {
     /// Reads exactly one value.
-    pub fn parse(bytes: &[u8]) -> Result<Json, JsonError> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Json<'a>, JsonError> {
         let text = std::str::from_utf8(bytes).map_err(|e| JsonError { problem: "not UTF-8", at: e.valid_up_to() })?;
         let mut reader = Reader { text, at: 0 };
         let value = reader.value(0)?;
@@ -40,9 +42,18 @@ impl Json {
     }
 
     /// A field of an object.
-    pub fn get(&self, name: &str) -> Option<&Json> {
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
         match self {
             Json::Object(fields) => fields.iter().find(|(k, _)| k == name).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    /// The text of a number or a string.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Json::Number(text) => Some(text),
+            Json::String(text) => Some(text),
             _ => None,
         }
     }
@@ -53,7 +64,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn error(&self, problem: &'static str) -> JsonError {
         JsonError { problem, at: self.at }
     }
@@ -76,7 +87,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn value(&mut self, depth: usize) -> Result<Json, JsonError> {
+    fn value(&mut self, depth: usize) -> Result<Json<'a>, JsonError> {
         self.space();
         match self.peek() {
             None => Err(self.error("text ends too early")),
@@ -91,7 +102,7 @@ impl Reader<'_> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<Json, JsonError> {
+    fn array(&mut self, depth: usize) -> Result<Json<'a>, JsonError> {
         self.expect("[")?;
         let mut items = Vec::new();
         self.space();
@@ -113,9 +124,9 @@ impl Reader<'_> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Json, JsonError> {
+    fn object(&mut self, depth: usize) -> Result<Json<'a>, JsonError> {
         self.expect("{")?;
-        let mut fields: Vec<(String, Json)> = Vec::new();
+        let mut fields: Vec<(Cow<'a, str>, Json<'a>)> = Vec::new();
         self.space();
         if self.peek() == Some(b'}') {
             self.at += 1;
@@ -144,15 +155,16 @@ impl Reader<'_> {
         }
     }
 
-    fn string(&mut self) -> Result<String, JsonError> {
+    fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         self.expect("\"")?;
-        let mut out = String::new();
+        let mut out = Cow::Borrowed("");
         loop {
-            let rest = &self.text[self.at..];
-            let Some(plain) = rest.find(|c: char| c == '"' || c == '\\' || c < ' ') else {
+            let rest: &'a str = &self.text[self.at..];
+            let Some(plain) = rest.bytes().position(|b| b == b'"' || b == b'\\' || b < b' ') else {
                 return Err(self.error("text ends inside a string"));
             };
-            out.push_str(&rest[..plain]);
+            // The first stretch is borrowed, and often all there is.
+            out += &rest[..plain];
             self.at += plain;
             match self.peek() {
                 Some(b'"') => {
@@ -161,7 +173,8 @@ impl Reader<'_> {
                 }
                 Some(b'\\') => {
                     self.at += 1;
-                    out.push(self.escape()?);
+                    let c = self.escape()?;
+                    out.to_mut().push(c);
                 }
                 _ => return Err(self.error("control character inside a string")),
             }
@@ -210,7 +223,7 @@ impl Reader<'_> {
         Ok(code)
     }
 
-    fn number(&mut self) -> Result<Json, JsonError> {
+    fn number(&mut self) -> Result<Json<'a>, JsonError> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -231,7 +244,7 @@ impl Reader<'_> {
             }
             self.digits()?;
         }
-        Ok(Json::Number(self.text[start..self.at].to_owned()))
+        Ok(Json::Number(&self.text[start..self.at]))
     }
 
     fn digits(&mut self) -> Result<(), JsonError> {
@@ -254,7 +267,7 @@ mod tests {
     #[test]
     fn numbers_keep_their_text() {
         for text in ["0", "-0", "12", "12.0", "1e3", "-1.5E-7", "123456789012345678901234567890"] {
-            assert_eq!(Json::parse(text.as_bytes()).unwrap(), Json::Number(text.into()));
+            assert_eq!(Json::parse(text.as_bytes()).unwrap(), Json::Number(text));
         }
         for text in ["01", "+1", ".5", "1.", "1e", "-", "0x1", "NaN"] {
             assert!(Json::parse(text.as_bytes()).is_err(), "{text}");

@@ -3,6 +3,7 @@
 //! First reason that applies: size, decoding, then the key, the event time and the value, in that order. The Kafka
 //! record's own key and timestamp do not matter.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -74,8 +75,8 @@ fn decode_json(source: &Source, bytes: &[u8]) -> Result<Event, Reason> {
     }
     let key = match object.get(&source.key) {
         None | Some(Json::Null) => return Err(Reason::MissingKey),
-        Some(Json::String(text)) => text.clone(),
-        Some(Json::Number(text)) if is_integer(text) => text.clone(),
+        Some(Json::String(text)) => text.clone().into_owned(),
+        Some(Json::Number(text)) if is_integer(text) => (*text).to_owned(),
         Some(_) => return Err(Reason::WrongType),
     };
     let event_time = match object.get(&source.event_time) {
@@ -87,8 +88,7 @@ fn decode_json(source: &Source, bytes: &[u8]) -> Result<Event, Reason> {
     let event_time = in_range(event_time)?;
     let value = match source.value.as_ref().and_then(|name| object.get(name)) {
         None | Some(Json::Null) => None,
-        Some(Json::Number(text) | Json::String(text)) => Some(value_in_range(integer(text)?)?),
-        Some(_) => return Err(Reason::WrongType),
+        Some(json) => Some(value_in_range(integer(json.text().ok_or(Reason::WrongType)?)?)?),
     };
     Ok(Event { key, event_time, value })
 }
@@ -97,13 +97,11 @@ fn decode_json(source: &Source, bytes: &[u8]) -> Result<Event, Reason> {
 /// an empty value is null.
 fn decode_csv(source: &Source, bytes: &[u8]) -> Result<Event, Reason> {
     let columns = source.columns.as_deref().unwrap_or_default();
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
-    let mut rows = reader.records();
-    let row = rows.next().ok_or(Reason::Undecodable)?.map_err(|_| Reason::Undecodable)?;
-    if rows.next().is_some() || row.len() != columns.len() {
+    let row = csv_row(bytes).ok_or(Reason::Undecodable)?;
+    if row.len() != columns.len() {
         return Err(Reason::Undecodable);
     }
-    let field = |name: &str| columns.iter().position(|c| c == name).and_then(|i| row.get(i));
+    let field = |name: &str| columns.iter().position(|c| c == name).and_then(|i| row.get(i)).map(|f| &**f);
     let key = field(&source.key).ok_or(Reason::MissingKey)?.to_owned();
     let event_time = match field(&source.event_time) {
         None | Some("") => return Err(Reason::MissingEventTime),
@@ -114,6 +112,18 @@ fn decode_csv(source: &Source, bytes: &[u8]) -> Result<Event, Reason> {
         Some(text) => Some(value_in_range(integer(text)?)?),
     };
     Ok(Event { key, event_time, value })
+}
+
+/// The fields of exactly one CSV record.
+fn csv_row(bytes: &[u8]) -> Option<Vec<Cow<'_, str>>> {
+    if !bytes.is_empty() && !bytes.iter().any(|b| matches!(b, b'"' | b'\r' | b'\n')) {
+        // Nothing is quoted and nothing ends: what most records are, without a reader and its buffers for each.
+        return Some(std::str::from_utf8(bytes).ok()?.split(',').map(Cow::Borrowed).collect());
+    }
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
+    let mut rows = reader.records();
+    let row = rows.next()?.ok()?;
+    rows.next().is_none().then(|| row.iter().map(|field| Cow::Owned(field.to_owned())).collect())
 }
 
 /// `-?[0-9]+`.

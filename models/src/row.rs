@@ -79,7 +79,7 @@ impl Row {
             return Err(RowError("not a JSON object".into()));
         }
         let key = match json.get("key") {
-            Some(Json::String(key)) => key.clone(),
+            Some(Json::String(key)) => key.clone().into_owned(),
             _ => return Err(RowError("`key` is not a text".into())),
         };
         let bound = |name: &str| -> Result<i64, RowError> {
@@ -125,18 +125,18 @@ impl Row {
 }
 
 /// A JSON integer, a string of digits, or null.
-fn integer(json: Option<&Json>, name: &str) -> Result<Option<i128>, RowError> {
-    match json {
-        Some(Json::Null) => Ok(None),
-        Some(Json::Number(text) | Json::String(text)) => {
+fn integer(json: Option<&Json<'_>>, name: &str) -> Result<Option<i128>, RowError> {
+    let json = json.ok_or_else(|| RowError(format!("`{name}` is missing")))?;
+    match (json, json.text()) {
+        (Json::Null, _) => Ok(None),
+        (_, Some(text)) => {
             let digits = text.strip_prefix('-').unwrap_or(text);
             if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
                 return Err(RowError(format!("`{name}` is {text:?}, not an integer")));
             }
             text.parse().map(Some).map_err(|_| RowError(format!("`{name}` is out of range")))
         }
-        Some(_) => Err(RowError(format!("`{name}` is not an integer"))),
-        None => Err(RowError(format!("`{name}` is missing"))),
+        (_, None) => Err(RowError(format!("`{name}` is not an integer"))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A strict JSON reader (RFC 8259) that keeps the text of numbers and refuses duplicate keys at any depth: a general
 //! parser would turn 12.0 into a number like any other and let the last duplicate win.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{BadRecord, Scalar};
@@ -9,12 +10,15 @@ use super::{BadRecord, Scalar};
 const MAX_DEPTH: u32 = 64;
 
 /// The top-level fields `wanted` of the object in `text`, Null for one that is absent.
-pub(super) fn fields(text: &str, wanted: &[&str]) -> Result<Vec<Scalar>, BadRecord> {
+pub(super) fn fields<'a, const N: usize>(
+    text: &'a str,
+    wanted: &[Option<&str>; N],
+) -> Result<[Scalar<'a>; N], BadRecord> {
     let mut reader = Reader { text, at: 0 };
-    let mut found = vec![Scalar::Null; wanted.len()];
+    let mut found = [const { Scalar::Null }; N];
     reader.space();
     reader.object(0, &mut |name, scalar| {
-        for (slot, _) in found.iter_mut().zip(wanted).filter(|(_, w)| **w == name) {
+        for (slot, _) in found.iter_mut().zip(wanted).filter(|(_, w)| **w == Some(name)) {
             *slot = scalar.clone();
         }
     })?;
@@ -25,12 +29,37 @@ pub(super) fn fields(text: &str, wanted: &[&str]) -> Result<Vec<Scalar>, BadReco
     Ok(found)
 }
 
+/// The names of an object's fields so far. Few are compared with each other; many are kept in order, so that an object
+/// of a million fields does not take a million squared steps.
+#[derive(Default)]
+struct Seen<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: BTreeSet<Cow<'a, str>>,
+}
+
+impl<'a> Seen<'a> {
+    const FEW: usize = 16;
+
+    /// Gives the name back if it was there.
+    fn repeated(&mut self, name: Cow<'a, str>) -> Option<Cow<'a, str>> {
+        if self.few.contains(&name) || self.many.contains(&name) {
+            return Some(name);
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(name);
+        } else {
+            self.many.insert(name);
+        }
+        None
+    }
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn bad(&self, what: &str) -> BadRecord {
         BadRecord::Undecodable(format!("{what} at byte {}", self.at))
     }
@@ -53,7 +82,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn object(&mut self, depth: u32, field: &mut dyn FnMut(&str, &Scalar)) -> Result<(), BadRecord> {
+    fn object(&mut self, depth: u32, field: &mut dyn FnMut(&str, &Scalar<'a>)) -> Result<(), BadRecord> {
         if depth > MAX_DEPTH {
             return Err(self.bad("nested too deep"));
         }
@@ -63,7 +92,7 @@ impl Reader<'_> {
             self.at += 1;
             return Ok(());
         }
-        let mut seen = BTreeSet::new();
+        let mut seen = Seen::default();
         loop {
             self.space();
             let name = self.string()?;
@@ -71,10 +100,9 @@ impl Reader<'_> {
             self.expect(b':')?;
             let scalar = self.value(depth)?;
             field(&name, &scalar);
-            if seen.contains(&name) {
+            if let Some(name) = seen.repeated(name) {
                 return Err(BadRecord::Undecodable(format!("duplicate field {name:?}")));
             }
-            seen.insert(name);
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -111,7 +139,7 @@ impl Reader<'_> {
         }
     }
 
-    fn value(&mut self, depth: u32) -> Result<Scalar, BadRecord> {
+    fn value(&mut self, depth: u32) -> Result<Scalar<'a>, BadRecord> {
         self.space();
         match self.peek() {
             Some(b'"') => Ok(Scalar::Text(self.string()?)),
@@ -144,7 +172,7 @@ impl Reader<'_> {
         self.at - from
     }
 
-    fn number(&mut self) -> Result<Scalar, BadRecord> {
+    fn number(&mut self) -> Result<Scalar<'a>, BadRecord> {
         let from = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -169,18 +197,18 @@ impl Reader<'_> {
                 return Err(self.bad("malformed number"));
             }
         }
-        Ok(Scalar::Number(self.text[from..self.at].to_owned()))
+        Ok(Scalar::Number(&self.text[from..self.at]))
     }
 
-    fn string(&mut self) -> Result<String, BadRecord> {
+    /// Borrowed if nothing in it is escaped.
+    fn string(&mut self) -> Result<Cow<'a, str>, BadRecord> {
         self.expect(b'"')?;
-        let mut out = String::new();
+        let mut out = Cow::Borrowed("");
         loop {
-            let from = self.at;
-            while !matches!(self.peek(), None | Some(b'"' | b'\\' | 0..=0x1f)) {
-                self.at += 1;
-            }
-            out.push_str(&self.text[from..self.at]);
+            let rest: &'a str = &self.text[self.at..];
+            let plain = rest.bytes().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
+            out += &rest[..plain];
+            self.at += plain;
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -188,7 +216,8 @@ impl Reader<'_> {
                 }
                 Some(b'\\') => {
                     self.at += 1;
-                    out.push(self.escape()?);
+                    let c = self.escape()?;
+                    out.to_mut().push(c);
                 }
                 _ => return Err(self.bad("unterminated string")),
             }

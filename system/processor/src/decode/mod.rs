@@ -5,6 +5,7 @@ mod csv;
 mod json;
 mod rfc3339;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -60,11 +61,11 @@ impl fmt::Display for BadRecord {
 
 /// A field's value as far as a job can use it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Scalar {
+enum Scalar<'a> {
     Null,
-    Text(String),
+    Text(Cow<'a, str>),
     /// A number's own text: `12`, `12.0` and `1e2` are different things here.
-    Number(String),
+    Number(&'a str),
     Other,
 }
 
@@ -84,39 +85,39 @@ impl Decoder {
             return Err(BadRecord::OverSize { bytes: raw.len(), max: self.config.max_record_bytes });
         }
         let text = std::str::from_utf8(raw).map_err(|e| BadRecord::Undecodable(e.to_string()))?;
-        let wanted: Vec<&str> = [self.config.key.as_str(), self.config.event_time.as_str()]
-            .into_iter()
-            .chain(self.config.value.as_deref())
-            .collect();
-        let (fields, is_csv) = match &self.config.format {
+        let wanted = [Some(&*self.config.key), Some(&*self.config.event_time), self.config.value.as_deref()];
+        let ([key, event_time, value], is_csv) = match &self.config.format {
             Format::Json => (json::fields(text, &wanted)?, false),
             Format::Csv { columns } => (csv::fields(text, columns, &wanted)?, true),
         };
-        let key = match fields.first() {
-            Some(Scalar::Text(s)) => Bytes::copy_from_slice(s.as_bytes()),
-            Some(Scalar::Number(n)) if is_integer(n) => Bytes::copy_from_slice(n.as_bytes()),
-            None | Some(Scalar::Null) => return Err(BadRecord::MissingKey),
-            Some(_) => return Err(BadRecord::WrongType(self.config.key.clone())),
+        // A key that stands in the record as it is shares its memory.
+        let key = match key {
+            Scalar::Text(Cow::Borrowed(s)) => raw.slice_ref(s.as_bytes()),
+            Scalar::Text(Cow::Owned(s)) => Bytes::from(s),
+            Scalar::Number(n) if is_integer(n) => raw.slice_ref(n.as_bytes()),
+            Scalar::Null => return Err(BadRecord::MissingKey),
+            _ => return Err(BadRecord::WrongType(self.config.key.clone())),
         };
-        let event_time_ms = self.event_time(fields.get(1), is_csv)?;
-        let value = match (&self.config.value, fields.get(2)) {
-            (None, _) | (_, None | Some(Scalar::Null)) => None,
-            (Some(_), Some(Scalar::Text(t))) if is_csv && t.is_empty() => None,
-            (Some(name), Some(Scalar::Text(t) | Scalar::Number(t))) => Some(integer(name, t)?),
-            (Some(name), Some(_)) => return Err(BadRecord::WrongType(name.clone())),
+        let event_time_ms = self.event_time(event_time, is_csv)?;
+        let value = match (&self.config.value, value) {
+            (None, _) | (_, Scalar::Null) => None,
+            (Some(_), Scalar::Text(t)) if is_csv && t.is_empty() => None,
+            (Some(name), Scalar::Text(t)) => Some(integer(name, &t)?),
+            (Some(name), Scalar::Number(t)) => Some(integer(name, t)?),
+            (Some(name), Scalar::Other) => return Err(BadRecord::WrongType(name.clone())),
         };
         Ok(Decoded { key, event_time_ms, value })
     }
 
-    fn event_time(&self, field: Option<&Scalar>, is_csv: bool) -> Result<i64, BadRecord> {
+    fn event_time(&self, field: Scalar<'_>, is_csv: bool) -> Result<i64, BadRecord> {
         let name = &self.config.event_time;
         let ms = match field {
-            None | Some(Scalar::Null) => return Err(BadRecord::MissingEventTime),
-            Some(Scalar::Text(t)) if is_csv && t.is_empty() => return Err(BadRecord::MissingEventTime),
-            Some(Scalar::Number(t)) => integer(name, t)?,
-            Some(Scalar::Text(t)) if is_integer(t) => integer(name, t)?,
-            Some(Scalar::Text(t)) => rfc3339::to_ms(t).ok_or_else(|| BadRecord::WrongType(name.clone()))?,
-            Some(Scalar::Other) => return Err(BadRecord::WrongType(name.clone())),
+            Scalar::Null => return Err(BadRecord::MissingEventTime),
+            Scalar::Text(t) if is_csv && t.is_empty() => return Err(BadRecord::MissingEventTime),
+            Scalar::Number(t) => integer(name, t)?,
+            Scalar::Text(t) if is_integer(&t) => integer(name, &t)?,
+            Scalar::Text(t) => rfc3339::to_ms(&t).ok_or_else(|| BadRecord::WrongType(name.clone()))?,
+            Scalar::Other => return Err(BadRecord::WrongType(name.clone())),
         };
         if !(-MAX_EVENT_TIME_MS..=MAX_EVENT_TIME_MS).contains(&ms) {
             return Err(BadRecord::OutOfRange(name.clone()));
