@@ -180,7 +180,7 @@ impl SourceRecord {
 
 impl Published {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|h| h.key == name)?.value.as_ref()?.as_str()
+        self.headers.iter().find(|h| h.key == *name)?.value.as_ref()?.as_str()
     }
 
     /// (partition, offset) of the source record that a late or dead-letter record names.

@@ -169,10 +169,7 @@ impl Topic {
 
     fn published(self) -> Vec<Published> {
         let name = self.name;
-        let header = |(key, value): (bytes::Bytes, Option<bytes::Bytes>)| Header {
-            key: String::from_utf8_lossy(&key).into_owned(),
-            value: blob(value),
-        };
+        let header = |(key, value): (bytes::Bytes, Option<bytes::Bytes>)| Header { key: Blob(key), value: blob(value) };
         self.records
             .into_iter()
             .map(|(partition, record)| Published {
@@ -198,7 +195,7 @@ impl Topic {
 }
 
 fn blob(bytes: Option<bytes::Bytes>) -> Option<Blob> {
-    bytes.map(|b| Blob::from(b.as_ref()))
+    bytes.map(Blob)
 }
 
 async fn read_topic(client: &Client, name: &str) -> Result<Topic, String> {

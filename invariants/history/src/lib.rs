@@ -13,7 +13,7 @@ mod verdict;
 mod witness;
 
 pub use facts::{Facts, Flush, Span};
-pub use log::{Blob, Control, Header, LogRecord, LogSource, PartitionLog};
+pub use log::{Blob, Control, Header, LogRecord, LogSource, PartitionLog, Records};
 pub use models::decision::{Change, Decision, DecisionEntry, Input, InputState, InputStatus};
 pub use models::row::RowOp;
 pub use observation::{

@@ -1,14 +1,16 @@
 //! A partition's log as decoded after the run, by one of several readers.
 
 use std::fmt;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::{self, Deserializer};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-/// Bytes. In JSON text where they are UTF-8, else `{"hex": "…"}`.
+/// Bytes, shared by clones. In JSON text where they are UTF-8, else `{"hex": "…"}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Blob(pub Vec<u8>);
+pub struct Blob(pub Bytes);
 
 impl Blob {
     pub fn as_str(&self) -> Option<&str> {
@@ -18,25 +20,43 @@ impl Blob {
 
 impl From<&[u8]> for Blob {
     fn from(bytes: &[u8]) -> Blob {
-        Blob(bytes.to_vec())
+        Blob(Bytes::copy_from_slice(bytes))
     }
 }
 
 impl From<&str> for Blob {
     fn from(text: &str) -> Blob {
-        Blob(text.as_bytes().to_vec())
+        Blob(Bytes::copy_from_slice(text.as_bytes()))
     }
 }
 
 impl From<String> for Blob {
     fn from(text: String) -> Blob {
-        Blob(text.into_bytes())
+        Blob(text.into())
     }
 }
 
 impl From<Vec<u8>> for Blob {
     fn from(bytes: Vec<u8>) -> Blob {
+        Blob(bytes.into())
+    }
+}
+
+impl From<Bytes> for Blob {
+    fn from(bytes: Bytes) -> Blob {
         Blob(bytes)
+    }
+}
+
+impl PartialEq<str> for Blob {
+    fn eq(&self, text: &str) -> bool {
+        self.0 == text.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Blob {
+    fn eq(&self, text: &&str) -> bool {
+        *self == **text
     }
 }
 
@@ -84,7 +104,7 @@ impl<'de> Deserialize<'de> for Blob {
         match TextOrHex::deserialize(deserializer)? {
             TextOrHex::Text(text) => Ok(text.into()),
             TextOrHex::Hex(Hex { hex }) => {
-                unhex(&hex).map(Blob).ok_or_else(|| de::Error::custom("expected an even number of hex digits"))
+                unhex(&hex).map(Blob::from).ok_or_else(|| de::Error::custom("expected an even number of hex digits"))
             }
         }
     }
@@ -132,7 +152,74 @@ pub struct PartitionLog {
     /// As the last fetch reported; `None` for a disk.
     pub last_stable_offset: Option<i64>,
     /// In order of offset.
-    pub records: Vec<LogRecord>,
+    pub records: Records,
+}
+
+/// The records of a log. Clones share them, for a log is read once and then judged, counted and kept by several; the
+/// first change of a clone gives it records of its own.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Records(Arc<Vec<LogRecord>>);
+
+impl From<Vec<LogRecord>> for Records {
+    fn from(records: Vec<LogRecord>) -> Records {
+        Records(Arc::new(records))
+    }
+}
+
+impl std::ops::Deref for Records {
+    type Target = Vec<LogRecord>;
+
+    fn deref(&self) -> &Vec<LogRecord> {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Records {
+    fn deref_mut(&mut self) -> &mut Vec<LogRecord> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = &'a LogRecord;
+    type IntoIter = std::slice::Iter<'a, LogRecord>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a mut Records {
+    type Item = &'a mut LogRecord;
+    type IntoIter = std::slice::IterMut<'a, LogRecord>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
+    }
+}
+
+impl FromIterator<LogRecord> for Records {
+    fn from_iter<I: IntoIterator<Item = LogRecord>>(records: I) -> Records {
+        records.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Records {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_slice().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Records {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Records, D::Error> {
+        Vec::deserialize(deserializer).map(Records::from)
+    }
 }
 
 /// A decoded record with what its batch says of it.
@@ -169,14 +256,15 @@ pub enum Control {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    pub key: String,
+    /// UTF-8 in every log that Kafka's clients wrote.
+    pub key: Blob,
     pub value: Option<Blob>,
 }
 
 impl LogRecord {
     /// The first header of that name, as text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|h| h.key == name)?.value.as_ref()?.as_str()
+        self.headers.iter().find(|h| h.key == *name)?.value.as_ref()?.as_str()
     }
 
     /// (client, n) of the operation that wrote it.

@@ -166,7 +166,7 @@ impl Plan {
                     if !(0..topic.partitions as i32).contains(&record.partition) {
                         return Err(invalid(path, format!("partition {} does not exist", record.partition)));
                     }
-                    if record.value.bytes().is_none() || record.key.as_ref().is_some_and(|k| k.bytes().is_none()) {
+                    if !record.value.is_well_formed() || record.key.as_ref().is_some_and(|k| !k.is_well_formed()) {
                         return Err(invalid(path, "malformed hex"));
                     }
                 }

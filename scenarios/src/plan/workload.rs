@@ -114,12 +114,20 @@ impl Payload {
         }
     }
 
+    /// Whether it stands for bytes.
+    pub(super) fn is_well_formed(&self) -> bool {
+        match self {
+            Payload::Text(_) => true,
+            Payload::Hex(Hex { hex }) => hex.len().is_multiple_of(2) && hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        }
+    }
+
     /// `None` if the hexadecimal form is malformed; `validate` refuses such plans.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         match self {
             Payload::Text(text) => Some(text.as_bytes().to_vec()),
             Payload::Hex(Hex { hex }) => {
-                if !hex.len().is_multiple_of(2) || !hex.is_ascii() {
+                if !self.is_well_formed() {
                     return None;
                 }
                 (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).ok()).collect()

@@ -89,9 +89,9 @@ async fn plain(
 ) {
     let mut deliveries = Vec::with_capacity(batch.records.len());
     for record in &batch.records {
-        let op = invoke(&stage.recording, id, script, record, None);
+        let (op, sending) = invoke(&stage.recording, id, script, record, None);
         progress.open.set(progress.open.get() + 1);
-        deliveries.push((op, producer.send(&script.topic, record.partition, kafka(id, record, None)).await));
+        deliveries.push((op, producer.send(&script.topic, record.partition, sending).await));
     }
     let (recording, progress) = (stage.recording.clone(), Rc::clone(progress));
     env::task::spawn(async move {
@@ -129,8 +129,8 @@ async fn transactional(
     let txn = Some(transaction.id);
     let mut deliveries = Vec::with_capacity(batch.records.len());
     for record in &batch.records {
-        let op = invoke(recording, id, script, record, txn);
-        deliveries.push((op, producer.send(&script.topic, record.partition, kafka(id, record, txn)).await));
+        let (op, sending) = invoke(recording, id, script, record, txn);
+        deliveries.push((op, producer.send(&script.topic, record.partition, sending).await));
     }
     let all_sent = Rc::new(RefCell::new(true));
     producer.flush().await;
@@ -187,13 +187,15 @@ async fn abort(progress: &Progress, producer: &Producer) -> bool {
     }
 }
 
+/// Records the operation, and gives what is to be sent for it.
 fn invoke(
     recording: &Recording,
     client: u32,
     script: &plan::Producer,
     record: &plan::Record,
     txn: Option<u64>,
-) -> OpId {
+) -> (OpId, Record) {
+    let sending = kafka(client, record, txn);
     let acks = match script.acks {
         plan::Acks::None => 0,
         plan::Acks::Leader => 1,
@@ -202,13 +204,13 @@ fn invoke(
     let kind = OpKind::Produce {
         topic: script.topic.clone(),
         partition: record.partition,
-        key: record.key.as_ref().and_then(plan::Payload::bytes).map(Blob),
-        value: record.value.bytes().map(Blob),
+        key: sending.key.clone().map(Blob),
+        value: sending.value.clone().map(Blob),
         acks,
         idempotent: script.idempotent,
         txn,
     };
-    recording.invoke(client, record.n, kind)
+    (recording.invoke(client, record.n, kind), sending)
 }
 
 fn kafka(client: u32, record: &plan::Record, txn: Option<u64>) -> Record {

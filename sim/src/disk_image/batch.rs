@@ -7,8 +7,10 @@
 //! attributes: 0-2 compression, 3 timestamp type, 4 transactional, 5 control
 //! ```
 
+use std::cell::RefCell;
 use std::io::Read;
 
+use bytes::Bytes;
 use history::{Blob, Control, Header, LogRecord};
 
 use super::crc32c::crc32c;
@@ -20,13 +22,22 @@ const MAX_DECOMPRESSED: u64 = 64 << 20;
 pub(super) struct Batch {
     pub base_offset: i64,
     pub last_offset: i64,
-    pub records: Vec<LogRecord>,
     /// Bytes on disk.
     pub len: usize,
 }
 
-/// Decodes the batch at the start of `bytes`.
-pub(super) fn decode(bytes: &[u8]) -> Result<Batch, String> {
+/// Decodes the batch at the start of `bytes` and appends its records, which share memory with it; none of them if
+/// anything is wrong.
+pub(super) fn decode(bytes: &Bytes, records: &mut Vec<LogRecord>) -> Result<Batch, String> {
+    let before = records.len();
+    let batch = decode_whole(bytes, records);
+    if batch.is_err() {
+        records.truncate(before);
+    }
+    batch
+}
+
+fn decode_whole(bytes: &Bytes, records: &mut Vec<LogRecord>) -> Result<Batch, String> {
     let mut head = Cursor(bytes);
     let base_offset = head.i64()?;
     let length = head.i32()?;
@@ -58,11 +69,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Batch, String> {
     if last_delta < 0 || count < 0 {
         return Err(format!("last offset delta {last_delta}, {count} records"));
     }
-    let body = decompress(attributes & 7, &bytes[61..len])?;
+    let body = decompress(attributes & 7, bytes.slice(61..len))?;
     let mut cursor = Cursor(&body);
     let log_append_time = attributes & 8 != 0;
     let (transactional, control) = (attributes & 16 != 0, attributes & 32 != 0);
-    let mut records = Vec::new();
+    let blob = |part: &[u8]| Blob(body.slice_ref(part));
     let mut last = -1;
     for _ in 0..count {
         let size = cursor.varint()?;
@@ -77,12 +88,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Batch, String> {
         let key = record.bytes()?;
         let value = record.bytes()?;
         let header_count = record.varint()?;
-        let mut headers = Vec::new();
+        let mut headers = Vec::with_capacity(header_count.clamp(0, 8) as usize);
         for _ in 0..header_count {
             let name = record.bytes()?.ok_or("header without a name")?;
             headers.push(Header {
-                key: String::from_utf8(name.to_vec()).map_err(|_| "header name is not UTF-8")?,
-                value: record.bytes()?.map(Blob::from),
+                key: std::str::from_utf8(name).map(|_| blob(name)).map_err(|_| "header name is not UTF-8")?,
+                value: record.bytes()?.map(blob),
             });
         }
         if !record.0.is_empty() {
@@ -97,15 +108,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Batch, String> {
             transactional,
             control: if control { Some(control_type(key)?) } else { None },
             timestamp_ms: if log_append_time { max_timestamp } else { base_timestamp + timestamp_delta },
-            key: key.map(Blob::from),
-            value: value.map(Blob::from),
+            key: key.map(blob),
+            value: value.map(blob),
             headers,
         });
     }
     if !cursor.0.is_empty() {
         return Err(format!("{} bytes after the last record", cursor.0.len()));
     }
-    Ok(Batch { base_offset, last_offset: base_offset + i64::from(last_delta), records, len })
+    Ok(Batch { base_offset, last_offset: base_offset + i64::from(last_delta), len })
 }
 
 /// Sequences wrap from 2^31 - 1 to 0; -1 stays.
@@ -129,18 +140,33 @@ fn control_type(key: Option<&[u8]>) -> Result<Control, String> {
     }
 }
 
-fn decompress(codec: i16, body: &[u8]) -> Result<Vec<u8>, String> {
+fn decompress(codec: i16, body: Bytes) -> Result<Bytes, String> {
+    let body = match codec {
+        0 => return Ok(body),
+        _ => &body[..],
+    };
     let reader: Box<dyn Read + '_> = match codec {
-        0 => return Ok(body.to_vec()),
         1 => Box::new(flate2::read::MultiGzDecoder::new(body)),
-        2 => return snappy(body),
+        2 => return snappy(body).map(Bytes::from),
         3 => Box::new(lz4_flex::frame::FrameDecoder::new(body)),
-        4 => Box::new(zstd::stream::read::Decoder::new(body).map_err(|e| e.to_string())?),
+        4 => return zstd(body).map(Bytes::from),
         other => return Err(format!("compression {other}")),
     };
+    read_all(reader).map(Bytes::from)
+}
+
+fn read_all(reader: impl Read) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     reader.take(MAX_DECOMPRESSED).read_to_end(&mut out).map_err(|e| format!("failed to decompress: {e}"))?;
     Ok(out)
+}
+
+/// One context a thread: making one costs more than decompressing a batch.
+fn zstd(body: &[u8]) -> Result<Vec<u8>, String> {
+    thread_local! {
+        static CONTEXT: RefCell<zstd::zstd_safe::DCtx<'static>> = RefCell::new(zstd::zstd_safe::DCtx::create());
+    }
+    CONTEXT.with_borrow_mut(|context| read_all(zstd::stream::read::Decoder::with_context(body, context)))
 }
 
 /// Snappy is either one raw block or the chunks of the Java library behind its magic.

@@ -14,6 +14,7 @@ mod varint;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use history::{LogRecord, LogSource, PartitionLog};
 
 /// What a disk holds, and what is wrong with it.
@@ -26,10 +27,10 @@ pub struct DiskImage {
 }
 
 /// Path and bytes of each segment, by base offset.
-type Segments<'a> = BTreeMap<i64, (&'a str, &'a [u8])>;
+type Segments<'a> = BTreeMap<i64, (&'a str, &'a Bytes)>;
 
 /// Decodes the files of broker `node`: path and bytes. Files that are not segments are passed over.
-pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> DiskImage {
+pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a Bytes)>) -> DiskImage {
     let mut partitions: BTreeMap<(String, i32), Segments<'_>> = BTreeMap::new();
     for (path, bytes) in files {
         if let Some((topic, partition, base)) = segment_of(path) {
@@ -56,7 +57,7 @@ pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a [u8])
             log_end_offset: next,
             high_watermark: None,
             last_stable_offset: None,
-            records,
+            records: records.into(),
         });
     }
     image
@@ -66,21 +67,20 @@ pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a [u8])
 /// them; `path` says where they came from. Returns the offset after the last batch.
 pub fn decode_batches(
     path: &str,
-    bytes: &[u8],
+    bytes: &Bytes,
     mut next: i64,
     records: &mut Vec<LogRecord>,
     damage: &mut Vec<String>,
 ) -> i64 {
     let mut at = 0;
     while at < bytes.len() {
-        match batch::decode(&bytes[at..]) {
+        match batch::decode(&bytes.slice(at..), records) {
             Ok(batch) => {
                 if batch.base_offset != next {
                     damage
                         .push(format!("{path}: batch at byte {at} has offset {}, expected {next}", batch.base_offset));
                 }
                 next = batch.last_offset + 1;
-                records.extend(batch.records);
                 at += batch.len;
             }
             Err(why) => {
@@ -115,7 +115,7 @@ mod tests {
         {
             assert_eq!(segment_of(other), None, "{other}");
         }
-        let image = decode(0, [("d/t-0/00000000000000000000.log", &b"torn"[..])]);
+        let image = decode(0, [("d/t-0/00000000000000000000.log", &Bytes::from_static(b"torn"))]);
         assert_eq!(image.damage.len(), 1);
         assert_eq!(image.logs[0].log_end_offset, 0);
     }
@@ -145,7 +145,8 @@ mod tests {
             file.extend_from_slice(&bytes);
             offset += 3;
         }
-        let image = decode(1, [("d/t-0/00000000000000000005.log", file.as_slice())]);
+        let file = Bytes::from(file);
+        let image = decode(1, [("d/t-0/00000000000000000005.log", &file)]);
         assert_eq!(image.damage, Vec::<String>::new());
         let log = &image.logs[0];
         assert_eq!((log.log_start_offset, log.log_end_offset, log.records.len()), (5, 20, 15));
@@ -155,9 +156,9 @@ mod tests {
         assert_eq!(last.header("op.client"), Some("3"));
         // Any flipped bit is noticed.
         for at in (0..file.len()).step_by(37) {
-            let mut bad = file.clone();
+            let mut bad = file.to_vec();
             bad[at] ^= 0x10;
-            let found = decode(1, [("d/t-0/00000000000000000005.log", bad.as_slice())]);
+            let found = decode(1, [("d/t-0/00000000000000000005.log", &bad.into())]);
             assert!(!found.damage.is_empty() || found.logs != image.logs, "byte {at}");
         }
     }

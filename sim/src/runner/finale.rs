@@ -57,7 +57,7 @@ impl Logs {
     pub(super) fn add_disks(&mut self, cluster: &Cluster, topics: &[String]) {
         for (number, node) in cluster.of_role(Role::Broker).into_iter().enumerate() {
             let files = cluster.world.disk(node).image();
-            let files = files.iter().filter_map(|(path, bytes)| Some((path.to_str()?, &bytes[..])));
+            let files = files.iter().filter_map(|(path, bytes)| Some((path.to_str()?, bytes)));
             let image = disk_image::decode(number as u32, files);
             self.damage.extend(image.damage);
             self.all.extend(image.logs.into_iter().filter(|log| topics.contains(&log.topic)));
@@ -78,7 +78,7 @@ async fn raw(tp: &TopicPartition, config: &ClientConfig, damage: &mut Vec<String
         log_end_offset: 0,
         high_watermark: None,
         last_stable_offset: None,
-        records: Vec::new(),
+        records: Default::default(),
     };
     for correlation in 0.. {
         let next = log.log_end_offset;
@@ -146,7 +146,7 @@ async fn committed(client: &Client, tp: &TopicPartition, upper: i64) -> Partitio
         log_end_offset: 0,
         high_watermark: None,
         last_stable_offset: None,
-        records: Vec::new(),
+        records: Default::default(),
     };
     while log.log_end_offset < upper {
         for result in consumer.poll().await {
@@ -160,7 +160,6 @@ async fn committed(client: &Client, tp: &TopicPartition, upper: i64) -> Partitio
 }
 
 fn consumed(record: client::Record) -> LogRecord {
-    let blob = |b: bytes::Bytes| Blob(b.to_vec());
     LogRecord {
         offset: record.offset,
         leader_epoch: -1,
@@ -170,12 +169,12 @@ fn consumed(record: client::Record) -> LogRecord {
         transactional: false,
         control: None,
         timestamp_ms: record.timestamp,
-        key: record.key.map(blob),
-        value: record.value.map(blob),
+        key: record.key.map(Blob),
+        value: record.value.map(Blob),
         headers: record
             .headers
             .into_iter()
-            .map(|(key, value)| Header { key: String::from_utf8_lossy(&key).into_owned(), value: value.map(blob) })
+            .map(|(key, value)| Header { key: Blob(key), value: value.map(Blob) })
             .collect(),
     }
 }
