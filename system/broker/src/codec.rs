@@ -17,12 +17,12 @@ pub enum CodecError {
     Version { what: &'static str, version: i32 },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Writer(BytesMut);
 
 impl Writer {
     pub fn new() -> Self {
-        Self::default()
+        Self(BytesMut::with_capacity(128))
     }
 
     pub fn finish(self) -> Bytes {

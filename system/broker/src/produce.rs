@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::batch::{BatchError, BatchHeader, Limits, decode_records};
+use protocol::batch::{BatchError, BatchHeader, Limits, check_records};
 use protocol::messages::produce_request::TopicProduceData;
 use protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use protocol::messages::{ProduceRequest, ProduceResponse};
@@ -153,7 +153,7 @@ fn check_batch(records: &Bytes, max_bytes: usize) -> Result<BatchHeader, ErrorCo
     if header.is_log_append_time() {
         return Err(ErrorCode::INVALID_TIMESTAMP);
     }
-    decode_records(records, &Limits::default()).map_err(|e| match e {
+    check_records(records, &Limits::default()).map_err(|e| match e {
         BatchError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
         _ => ErrorCode::INVALID_RECORD,
     })?;

@@ -12,12 +12,18 @@ pub enum CodecError {
     Malformed { what: &'static str, why: String },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer(BytesMut);
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Writer {
     pub fn new() -> Self {
-        Self::default()
+        Self(BytesMut::with_capacity(256))
     }
 
     pub fn u8(&mut self, v: u8) {

@@ -116,12 +116,18 @@ impl DecisionLog {
         Self { generation, task: task.into(), seq: 0 }
     }
 
-    /// Reports the decision as a probe and returns its entry.
-    pub fn record(&mut self, decision: Decision) -> Entry {
-        let entry = Entry { generation: self.generation, task: self.task.clone(), seq: self.seq, decision };
+    /// Reports the decision as a probe and returns its entry, if it is to be `kept`.
+    pub fn record(&mut self, decision: Decision, kept: bool) -> Option<Entry> {
+        let (generation, task, seq) = (self.generation, &self.task, self.seq);
         self.seq += 1;
-        env::probe::probe(|| crate::probe::Probe::Decision(entry.clone()));
-        entry
+        let entry = |decision| Entry { generation, task: task.clone(), seq, decision };
+        if kept {
+            let entry = entry(decision);
+            env::probe::probe(|| crate::probe::Probe::Decision(entry.clone()));
+            return Some(entry);
+        }
+        env::probe::probe(|| crate::probe::Probe::Decision(entry(decision)));
+        None
     }
 }
 

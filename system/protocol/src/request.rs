@@ -90,6 +90,21 @@ pub fn decode(frame: Bytes) -> Result<Request, DecodeError> {
     Ok(Request { version, correlation_id, client_id, body })
 }
 
+/// Length, header without client id, and a few to spare.
+const HEADER_BYTES: usize = 32;
+
+/// Room for a body: that of its record batches, and what suffices for most of the rest.
+fn body_room(body: &RequestBody) -> usize {
+    let batches = match body {
+        RequestBody::Produce(r) => {
+            let partitions = r.topic_data.iter().flat_map(|t| &t.partition_data);
+            partitions.map(|p| 16 + p.records.as_ref().map_or(0, Bytes::len)).sum()
+        }
+        _ => 0,
+    };
+    batches + 160
+}
+
 /// Encodes a request as a frame, its length first.
 pub fn encode(
     version: i16,
@@ -107,7 +122,7 @@ pub fn encode(
     header.request_api_version = version;
     header.correlation_id = correlation_id;
     header.client_id = client_id.map(|id| StrBytes::from_string(id.to_owned()));
-    let mut buf = BytesMut::new();
+    let mut buf = BytesMut::with_capacity(HEADER_BYTES + client_id.map_or(0, str::len) + body_room(body));
     put_frame(&mut buf, |buf| {
         header.encode(buf, api::request_header_version(api_key, version)).map_err(|e| fail(e.to_string()))?;
         body.put(version, buf).map_err(fail)

@@ -9,15 +9,26 @@ use crate::api;
 use crate::body::ResponseBody;
 use crate::error_code::ErrorCode;
 use crate::frame::put_frame;
-
 use crate::request::{EncodeError, Malformed};
+
+/// Room for a frame: that of its record batches, and what suffices for most of the rest.
+fn room(body: &ResponseBody) -> usize {
+    let batches = match body {
+        ResponseBody::Fetch(r) => {
+            let partitions = r.responses.iter().flat_map(|t| &t.partitions);
+            partitions.map(|p| 64 + p.records.as_ref().map_or(0, Bytes::len)).sum()
+        }
+        _ => 0,
+    };
+    batches + 160
+}
 
 /// Encodes a response as a frame, its length first.
 pub fn encode(version: i16, correlation_id: i32, body: &ResponseBody) -> Result<Bytes, EncodeError> {
     let api_key = body.api_key();
     let fail = |reason: String| EncodeError { api_key, version, reason };
     let header = ResponseHeader::default().with_correlation_id(correlation_id);
-    let mut buf = BytesMut::new();
+    let mut buf = BytesMut::with_capacity(room(body));
     put_frame(&mut buf, |buf| {
         header.encode(buf, api::response_header_version(api_key, version)).map_err(|e| fail(e.to_string()))?;
         body.put(version, buf).map_err(fail)

@@ -18,6 +18,7 @@
 //! lets every batch that has a sequence come to its end and asks for a new producer id; a transactional one must abort.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -517,10 +518,13 @@ impl<T> Machine<T> {
     fn fill_requests(&mut self, now: Instant, actions: &mut Vec<Action<T>>) -> bool {
         let mut requests: BTreeMap<i32, (usize, Vec<TopicPartition>)> = BTreeMap::new();
         let cursor = self.cursor.take();
-        let (after, before): (Vec<_>, Vec<_>) =
-            self.partitions.iter().partition(|(tp, _)| cursor.as_ref().is_none_or(|c| *tp > c));
-        let mut last = cursor;
-        for (tp, partition) in after.into_iter().chain(before) {
+        let (after, before) = match &cursor {
+            Some(c) => ((Bound::Excluded(c), Bound::Unbounded), Some((Bound::Unbounded, Bound::Included(c)))),
+            None => ((Bound::Unbounded, Bound::Unbounded), None),
+        };
+        let before = before.into_iter().flat_map(|range| self.partitions.range(range));
+        let mut last = None;
+        for (tp, partition) in self.partitions.range(after).chain(before) {
             let Some(front) = partition.queue.front() else { continue };
             let lingers = !self.is_closed(partition, front) && front.created + self.settings.linger > now;
             if lingers || partition.retry_at > now || !self.may_go(tp, partition, front) {
@@ -549,7 +553,7 @@ impl<T> Machine<T> {
             partitions.push(tp.clone());
             last = Some(tp.clone());
         }
-        self.cursor = last;
+        self.cursor = last.or(cursor);
         let any = !requests.is_empty();
         for (node, (_, partitions)) in requests {
             actions.push(self.make_request(node, partitions));

@@ -68,8 +68,8 @@ impl Output {
     }
 
     pub async fn decide(&mut self, decision: Decision) -> Result<(), SinkError> {
-        let entry = self.log.record(decision);
-        let Some(topic) = &self.job.sink.decisions_topic else { return Ok(()) };
+        let topic = self.job.sink.decisions_topic.as_ref();
+        let (Some(entry), Some(topic)) = (self.log.record(decision, topic.is_some()), topic) else { return Ok(()) };
         let value = serde_json::to_vec(&entry).map_err(|e| SinkError::new("write a decision", e))?;
         let record = SinkRecord { key: Some(self.task.clone().into()), value: Some(value.into()), headers: Vec::new() };
         self.writer.write(topic, record).await

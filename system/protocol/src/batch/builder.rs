@@ -20,6 +20,9 @@ pub struct BatchBuilder {
     records: BytesMut,
 }
 
+/// Room of a new builder: a few records of ordinary size.
+const FIRST_ROOM: usize = 512;
+
 impl Default for BatchBuilder {
     fn default() -> Self {
         Self::new()
@@ -38,7 +41,7 @@ impl BatchBuilder {
             base_timestamp: 0,
             max_timestamp: 0,
             count: 0,
-            records: BytesMut::new(),
+            records: BytesMut::with_capacity(FIRST_ROOM),
         }
     }
 

@@ -7,6 +7,7 @@
 //! | lz4 | the frame format |
 //! | zstd | one or more frames, windows up to 8 MiB |
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -41,6 +42,12 @@ impl Default for Limits {
 /// Frames that want more memory for their window are refused: zstd allocates it by the header's word. Levels up to 19
 /// stay within.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+thread_local! {
+    /// zstd's contexts are some hundred kilobytes each, more than most batches: a thread keeps one of either kind.
+    static ZSTD_ENCODER: RefCell<zstd::zstd_safe::CCtx<'static>> = RefCell::new(zstd::zstd_safe::CCtx::create());
+    static ZSTD_DECODER: RefCell<zstd::zstd_safe::DCtx<'static>> = RefCell::new(zstd::zstd_safe::DCtx::create());
+}
 
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 /// Magic, version and compatible version.
@@ -83,11 +90,11 @@ impl Compression {
             Self::Gzip => self.read_all(flate2::read::MultiGzDecoder::new(&data[..]), max),
             Self::Snappy => self.snappy(data, max),
             Self::Lz4 => self.read_all(lz4_flex::frame::FrameDecoder::new(&data[..]), max),
-            Self::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(&data[..]).map_err(|e| self.failed(e))?;
+            Self::Zstd => ZSTD_DECODER.with_borrow_mut(|context| {
+                let mut decoder = zstd::stream::read::Decoder::with_context(&data[..], context);
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|e| self.failed(e))?;
                 self.read_all(decoder, max)
-            }
+            }),
         }
     }
 
@@ -156,7 +163,10 @@ impl Compression {
                 let mut w = lz4_flex::frame::FrameEncoder::new(Vec::new());
                 w.write_all(data).and_then(|()| w.finish().map_err(io::Error::other))
             }
-            Self::Zstd => zstd::stream::encode_all(data, 0),
+            Self::Zstd => ZSTD_ENCODER.with_borrow_mut(|context| {
+                let mut w = zstd::stream::write::Encoder::with_context(Vec::new(), context);
+                w.write_all(data).and_then(|()| w.finish())
+            }),
         };
         written.expect("writing to memory does not fail")
     }

@@ -6,7 +6,7 @@
 //! header_count varint | { key_length varint | key | value_length varint (-1 null) | value }*
 //! ```
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{BatchError, BatchHeader, HEADER_LEN, Limits};
 
@@ -36,88 +36,124 @@ const MIN_HEADER_LEN: usize = 2;
 /// The records of one whole batch. Keys, values and headers share the batch's memory (or that of its decompressed
 /// records). Does not check the checksum.
 pub fn decode_records(batch: &Bytes, limits: &Limits) -> Result<Vec<Record>, BatchError> {
+    let (header, data) = records_of(batch, limits)?;
+    let mut records = Vec::with_capacity(header.records_count as usize);
+    walk(&header, &data, |offset, record| {
+        let part = |bytes: &[u8]| data.slice_ref(bytes);
+        let mut headers = Vec::with_capacity(record.header_count);
+        record.headers(|key, value| headers.push((part(key), value.map(part))))?;
+        let timestamp = if header.is_log_append_time() {
+            header.max_timestamp
+        } else {
+            header.base_timestamp.wrapping_add(record.timestamp_delta)
+        };
+        records.push(Record { offset, timestamp, key: record.key.map(part), value: record.value.map(part), headers });
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+/// Whether [`decode_records`] would succeed: the same walk, with nothing kept.
+pub fn check_records(batch: &Bytes, limits: &Limits) -> Result<(), BatchError> {
+    let (header, data) = records_of(batch, limits)?;
+    walk(&header, &data, |_, record| record.headers(|_, _| {}))
+}
+
+/// The header, and the bytes of as many records as it names.
+fn records_of(batch: &Bytes, limits: &Limits) -> Result<(BatchHeader, Bytes), BatchError> {
     let header = BatchHeader::parse(batch)?;
     if batch.len() < header.total_len() {
         return Err(BatchError::Truncated { wanted: header.total_len(), left: batch.len() });
     }
-    let mut data = header.compression()?.decompress(&batch.slice(HEADER_LEN..header.total_len()), limits)?;
-    let count = header.records_count as usize;
-    if count > data.len() / MIN_RECORD_LEN {
+    let data = header.compression()?.decompress(&batch.slice(HEADER_LEN..header.total_len()), limits)?;
+    if header.records_count as usize > data.len() / MIN_RECORD_LEN {
         return Err(BatchError::Malformed("more records than bytes for them"));
     }
-    let mut records = Vec::with_capacity(count);
+    Ok((header, data))
+}
+
+/// Visits each record with its offset.
+fn walk(
+    header: &BatchHeader,
+    mut data: &[u8],
+    mut visit: impl FnMut(i64, RawRecord<'_>) -> Result<(), BatchError>,
+) -> Result<(), BatchError> {
     let mut last_delta = -1;
-    for _ in 0..count {
-        let len = length(&mut data, "record")?.ok_or(BatchError::Malformed("record of negative length"))?;
-        let mut body = data.split_to(len);
-        let record = decode_record(&mut body, &header)?;
-        let delta = record.offset - header.base_offset;
+    for _ in 0..header.records_count {
+        let body = nullable(&mut data)?.ok_or(BatchError::Malformed("record of negative length"))?;
+        let record = RawRecord::parse(body)?;
+        let delta = i64::from(record.offset_delta);
+        // `parse` of the header checked that base + last delta fits.
         if delta <= last_delta || delta > i64::from(header.last_offset_delta) {
             return Err(BatchError::Malformed("offset deltas do not rise within the batch"));
         }
         last_delta = delta;
-        records.push(record);
+        visit(header.base_offset + delta, record)?;
     }
-    if data.has_remaining() {
+    if !data.is_empty() {
         return Err(BatchError::Malformed("bytes after the last record"));
     }
-    Ok(records)
+    Ok(())
 }
 
-fn decode_record(body: &mut Bytes, header: &BatchHeader) -> Result<Record, BatchError> {
-    const SHORT: BatchError = BatchError::Malformed("record cut short");
-    let _attributes = body.try_get_i8().map_err(|_| SHORT)?;
-    let timestamp_delta = varlong(body)?;
-    let offset_delta = varint(body)?;
-    let key = nullable(body, "key")?;
-    let value = nullable(body, "value")?;
-    let count = usize::try_from(varint(body)?).map_err(|_| BatchError::Malformed("negative count of headers"))?;
-    if count > body.remaining() / MIN_HEADER_LEN {
-        return Err(BatchError::Malformed("more headers than bytes for them"));
-    }
-    let mut headers = Vec::with_capacity(count);
-    for _ in 0..count {
-        let key = nullable(body, "header key")?.ok_or(BatchError::Malformed("header without a key"))?;
-        headers.push((key, nullable(body, "header value")?));
-    }
-    if body.has_remaining() {
-        return Err(BatchError::Malformed("bytes after the headers"));
-    }
-    let timestamp = if header.is_log_append_time() {
-        header.max_timestamp
-    } else {
-        header.base_timestamp.wrapping_add(timestamp_delta)
-    };
-    // `parse` checked that base + last delta fits; `decode_records` checks that the delta is not past the last one.
-    let offset = header.base_offset.checked_add(i64::from(offset_delta)).ok_or(SHORT)?;
-    Ok(Record { offset, timestamp, key, value, headers })
+/// A record in the bytes of its batch.
+struct RawRecord<'a> {
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    header_count: usize,
+    /// Not read yet.
+    headers: &'a [u8],
 }
 
-fn nullable(body: &mut Bytes, what: &'static str) -> Result<Option<Bytes>, BatchError> {
-    Ok(length(body, what)?.map(|len| body.split_to(len)))
+impl<'a> RawRecord<'a> {
+    fn parse(mut body: &'a [u8]) -> Result<Self, BatchError> {
+        let _attributes = body.split_off_first().ok_or(BatchError::Malformed("record cut short"))?;
+        let timestamp_delta = varlong(&mut body)?;
+        let offset_delta = varint(&mut body)?;
+        let key = nullable(&mut body)?;
+        let value = nullable(&mut body)?;
+        let count = usize::try_from(varint(&mut body)?);
+        let header_count = count.map_err(|_| BatchError::Malformed("negative count of headers"))?;
+        if header_count > body.len() / MIN_HEADER_LEN {
+            return Err(BatchError::Malformed("more headers than bytes for them"));
+        }
+        Ok(Self { timestamp_delta, offset_delta, key, value, header_count, headers: body })
+    }
+
+    fn headers(&self, mut visit: impl FnMut(&'a [u8], Option<&'a [u8]>)) -> Result<(), BatchError> {
+        let mut body = self.headers;
+        for _ in 0..self.header_count {
+            let key = nullable(&mut body)?.ok_or(BatchError::Malformed("header without a key"))?;
+            visit(key, nullable(&mut body)?);
+        }
+        if !body.is_empty() {
+            return Err(BatchError::Malformed("bytes after the headers"));
+        }
+        Ok(())
+    }
 }
 
-/// A length that the buffer can satisfy, `None` for -1.
-fn length(body: &mut Bytes, _what: &'static str) -> Result<Option<usize>, BatchError> {
+/// A length, then that many bytes; `None` for the length -1.
+fn nullable<'a>(body: &mut &'a [u8]) -> Result<Option<&'a [u8]>, BatchError> {
     let len = varint(body)?;
     if len == -1 {
         return Ok(None);
     }
-    match usize::try_from(len) {
-        Ok(len) if len <= body.remaining() => Ok(Some(len)),
-        Ok(_) => Err(BatchError::Malformed("length past the end")),
-        Err(_) => Err(BatchError::Malformed("negative length")),
-    }
+    let len = usize::try_from(len).map_err(|_| BatchError::Malformed("negative length"))?;
+    let part = body.split_off(..len).ok_or(BatchError::Malformed("length past the end"))?;
+    Ok(Some(part))
 }
 
-fn varint(buf: &mut Bytes) -> Result<i32, BatchError> {
+fn varint(buf: &mut &[u8]) -> Result<i32, BatchError> {
     i32::try_from(varlong(buf)?).map_err(|_| BatchError::Malformed("varint past 32 bits"))
 }
 
-fn varlong(buf: &mut Bytes) -> Result<i64, BatchError> {
+fn varlong(buf: &mut &[u8]) -> Result<i64, BatchError> {
     let mut value: u64 = 0;
     for shift in (0..70).step_by(7) {
-        let byte = buf.try_get_u8().map_err(|_| BatchError::Malformed("varint cut short"))?;
+        let byte = *buf.split_off_first().ok_or(BatchError::Malformed("varint cut short"))?;
         if shift == 63 && byte > 1 {
             return Err(BatchError::Malformed("varint past 64 bits"));
         }
@@ -167,8 +203,11 @@ pub(super) fn body_len(record: &Record, timestamp_delta: i64, offset_delta: i32)
         + record.headers.iter().map(|(k, v)| nullable_len(Some(k)) + nullable_len(v.as_ref())).sum::<usize>()
 }
 
-pub(super) fn put_record(buf: &mut impl BufMut, record: &Record, timestamp_delta: i64, offset_delta: i32) {
-    put_varlong(buf, body_len(record, timestamp_delta, offset_delta) as i64);
+pub(super) fn put_record(buf: &mut BytesMut, record: &Record, timestamp_delta: i64, offset_delta: i32) {
+    let len = body_len(record, timestamp_delta, offset_delta);
+    // Once a record, instead of byte by byte.
+    buf.reserve(varlong_len(len as i64) + len);
+    put_varlong(buf, len as i64);
     buf.put_i8(0);
     put_varlong(buf, timestamp_delta);
     put_varlong(buf, i64::from(offset_delta));
@@ -221,7 +260,7 @@ mod tests {
             let mut buf = bytes::BytesMut::new();
             put_varlong(&mut buf, v);
             prop_assert_eq!(buf.len(), varlong_len(v));
-            prop_assert_eq!(varlong(&mut buf.freeze()).unwrap(), v);
+            prop_assert_eq!(varlong(&mut &buf[..]).unwrap(), v);
         }
 
         #[test]
@@ -233,7 +272,9 @@ mod tests {
             batch.extend_from_slice(&tail);
             let length = (batch.len() - 12) as i32;
             batch[8..12].copy_from_slice(&length.to_be_bytes());
-            let _ = decode_records(&batch.into(), &Limits { max_decompressed_bytes: 1 << 16 });
+            let limits = Limits { max_decompressed_bytes: 1 << 16 };
+            let batch = Bytes::from(batch);
+            prop_assert_eq!(decode_records(&batch, &limits).err(), check_records(&batch, &limits).err());
         }
     }
 
