@@ -7,8 +7,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::inode::Change;
+use super::name::Name;
 use super::names::Entry;
-use super::{Disk, SharedInode, error, normal};
+use super::{Disk, SharedInode, error};
 use crate::When;
 use crate::kernel::{Ctx, Kernel};
 use crate::time::{Sleep, nanos};
@@ -210,7 +211,8 @@ pub(crate) async fn exists(k: &Rc<Kernel>, ctx: Ctx, path: &Path) -> io::Result<
 }
 
 pub(crate) async fn sync_dir(k: &Rc<Kernel>, ctx: Ctx, path: &Path) -> io::Result<()> {
-    let path = normal(path);
+    let name = Name::of(path);
+    let path = name.path();
     k.crash_point("disk.sync_dir", When::Before).await;
     let (mark, time) = {
         let mut state = k.state.borrow_mut();
@@ -223,7 +225,7 @@ pub(crate) async fn sync_dir(k: &Rc<Kernel>, ctx: Ctx, path: &Path) -> io::Resul
         (node.disk.name_mark(), time)
     };
     k.disk_wait(ctx, time).await;
-    k.on_disk(ctx, |d| d.dir_synced(&path, mark));
+    k.on_disk(ctx, |d| d.dir_synced(&name, mark));
     k.note_disk(ctx, "sync-dir", path_hash(&path), mark);
     k.crash_point("disk.sync_dir", When::After).await;
     Ok(())
@@ -234,24 +236,24 @@ pub(crate) async fn sync_dir(k: &Rc<Kernel>, ctx: Ctx, path: &Path) -> io::Resul
 pub struct Lock {
     kernel: Rc<Kernel>,
     ctx: Ctx,
-    path: std::path::PathBuf,
+    name: Name,
     token: u64,
 }
 
 impl Lock {
     pub(crate) async fn acquire(k: &Rc<Kernel>, ctx: Ctx, path: &Path) -> io::Result<Self> {
-        let path = normal(path);
+        let name = Name::of(path);
         // The lock is a file, made if it is missing.
-        File::open(k, ctx, &path, true, false).await?;
+        File::open(k, ctx, &name.path(), true, false).await?;
         let token = k.on_disk(ctx, |d| {
-            if d.locks.contains_key(&path) {
+            if d.locks.contains_key(&name) {
                 return error(io::ErrorKind::WouldBlock);
             }
             d.lock_tokens += 1;
-            d.locks.insert(path.clone(), d.lock_tokens);
+            d.locks.insert(name.clone(), d.lock_tokens);
             Ok(d.lock_tokens)
         })?;
-        Ok(Self { kernel: Rc::clone(k), ctx, path, token })
+        Ok(Self { kernel: Rc::clone(k), ctx, name, token })
     }
 }
 
@@ -261,8 +263,8 @@ impl Drop for Lock {
         if self.kernel.alive(self.ctx) {
             let token = self.token;
             self.kernel.on_disk(self.ctx, |d| {
-                if d.locks.get(&self.path) == Some(&token) {
-                    d.locks.remove(&self.path);
+                if d.locks.get(&self.name) == Some(&token) {
+                    d.locks.remove(&self.name);
                 }
             });
         }

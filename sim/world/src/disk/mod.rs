@@ -12,13 +12,14 @@
 
 mod file;
 mod inode;
+mod name;
 mod names;
 mod power;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ pub use power::PowerLaw;
 use crate::FaultId;
 use crate::time::nanos;
 use inode::Inode;
-use names::{Entry, NameOp};
+use name::Name;
+use names::{Entry, NameOp, Names};
 
 /// How long a disk takes, in its own draws, and how much it holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,14 +75,14 @@ pub(crate) enum Trouble {
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) law: DiskLaw,
-    names: BTreeMap<PathBuf, Entry>,
-    durable: BTreeMap<PathBuf, Entry>,
+    names: Names,
+    durable: Names,
     pending: Vec<NameOp>,
     /// Orders all operations of the disk.
     ops: u64,
     inodes: u64,
     dir_syncs: u64,
-    locks: BTreeMap<PathBuf, u64>,
+    locks: BTreeMap<Name, u64>,
     lock_tokens: u64,
     pub(crate) troubles: Vec<(FaultId, Trouble)>,
 }
@@ -89,7 +91,7 @@ pub(crate) type SharedInode = Rc<RefCell<Inode>>;
 
 impl Disk {
     pub(crate) fn new(law: DiskLaw) -> Self {
-        let root: BTreeMap<_, _> = [(PathBuf::from("/"), Entry::Dir)].into();
+        let root: BTreeMap<_, _> = [(Name::root(), Entry::Dir)].into();
         Self {
             law,
             names: root.clone(),
@@ -120,8 +122,8 @@ impl Disk {
 
     /// All files as a program would read them now.
     pub(crate) fn image(&self) -> BTreeMap<PathBuf, Bytes> {
-        let files = self.names.iter().filter_map(|(path, entry)| match entry {
-            Entry::File(inode) => Some((path.clone(), Bytes::copy_from_slice(inode.borrow().data()))),
+        let files = self.names.iter().filter_map(|(name, entry)| match entry {
+            Entry::File(inode) => Some((name.path(), Bytes::copy_from_slice(inode.borrow().data()))),
             Entry::Dir => None,
         });
         files.collect()
@@ -182,21 +184,6 @@ impl DiskLaw {
     fn sync_time(&self, world_seed: u64, key: u64, id: u64, n: u64) -> u64 {
         seed::draw(world_seed, "sync-time", &[key, id, n]).range(nanos(self.sync_min), nanos(self.sync_max))
     }
-}
-
-/// Absolute and without `.` and `..`; a relative path starts at the root.
-fn normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    out
 }
 
 fn error<T>(kind: io::ErrorKind) -> io::Result<T> {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::inode::Inode;
-use super::{Disk, SharedInode, error, normal};
+use super::name::Name;
+use super::{Disk, SharedInode, error};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -27,19 +28,19 @@ impl Entry {
 pub(crate) struct NameOp {
     pub(crate) seq: u64,
     /// Directories still to be synced before it is durable.
-    dirs: Vec<PathBuf>,
+    dirs: Vec<Name>,
     pub(crate) change: NameChange,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum NameChange {
-    Link(PathBuf, Entry),
-    Unlink(PathBuf),
+    Link(Name, Entry),
+    Unlink(Name),
     /// With everything below; the entry itself is carried, for a law that lost its creation.
-    Rename(PathBuf, PathBuf, Entry),
+    Rename(Name, Name, Entry),
 }
 
-pub(crate) type Names = BTreeMap<PathBuf, Entry>;
+pub(crate) type Names = BTreeMap<Name, Entry>;
 
 pub(crate) fn apply(names: &mut Names, change: &NameChange) {
     match change {
@@ -51,8 +52,8 @@ pub(crate) fn apply(names: &mut Names, change: &NameChange) {
         }
         NameChange::Rename(from, to, entry) => {
             for path in below(names, from) {
-                if let (Some(moved), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
-                    names.insert(to.join(rest), moved);
+                if let Some(moved) = names.remove(&path) {
+                    names.insert(path.moved(from, to), moved);
                 }
             }
             names.remove(from);
@@ -61,10 +62,10 @@ pub(crate) fn apply(names: &mut Names, change: &NameChange) {
     }
 }
 
-/// Paths strictly below `dir`.
-fn below(names: &Names, dir: &Path) -> Vec<PathBuf> {
-    let range = names.range::<Path, _>((std::ops::Bound::Excluded(dir), std::ops::Bound::Unbounded));
-    range.map(|(p, _)| p).take_while(|p| p.starts_with(dir)).cloned().collect()
+/// Names strictly below `dir`, in order.
+fn below(names: &Names, dir: &Name) -> Vec<Name> {
+    let range = names.range::<str, _>((std::ops::Bound::Included(&*dir.prefix()), std::ops::Bound::Unbounded));
+    range.map(|(name, _)| name).take_while(|name| name.is_below(dir)).cloned().collect()
 }
 
 /// Takes out what no longer hangs on the root.
@@ -72,10 +73,10 @@ pub(crate) fn drop_orphans(names: &mut Names) -> u64 {
     let mut orphans = 0;
     let mut kept: Names = BTreeMap::new();
     // Parents sort before their children.
-    for (path, entry) in std::mem::take(names) {
-        let rooted = path.parent().is_none_or(|dir| matches!(kept.get(dir), Some(Entry::Dir)));
+    for (name, entry) in std::mem::take(names) {
+        let rooted = name.dir_text().is_none_or(|dir| matches!(kept.get(dir), Some(Entry::Dir)));
         if rooted {
-            kept.insert(path, entry);
+            kept.insert(name, entry);
         } else {
             orphans += 1;
         }
@@ -85,52 +86,62 @@ pub(crate) fn drop_orphans(names: &mut Names) -> u64 {
 }
 
 impl Disk {
-    fn record(&mut self, dirs: Vec<PathBuf>, change: NameChange) {
+    fn record(&mut self, dirs: Vec<Name>, change: NameChange) {
         apply(&mut self.names, &change);
         let seq = self.next_op();
         self.pending.push(NameOp { seq, dirs, change });
     }
 
     pub(crate) fn lookup(&self, path: &Path) -> io::Result<&Entry> {
-        self.names.get(&normal(path)).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.entry(&Name::of(path))
+    }
+
+    fn entry(&self, name: &Name) -> io::Result<&Entry> {
+        self.names.get(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     pub(crate) fn file(&self, path: &Path) -> io::Result<SharedInode> {
-        match self.lookup(path)? {
+        self.file_of(&Name::of(path))
+    }
+
+    fn file_of(&self, name: &Name) -> io::Result<SharedInode> {
+        match self.entry(name)? {
             Entry::File(inode) => Ok(inode.clone()),
             Entry::Dir => error(io::ErrorKind::IsADirectory),
         }
     }
 
-    /// The directory that will hold `path`.
-    fn parent(&self, path: &Path) -> io::Result<PathBuf> {
-        let Some(dir) = path.parent() else { return error(io::ErrorKind::InvalidInput) };
-        match self.names.get(dir) {
-            Some(Entry::Dir) => Ok(dir.to_owned()),
+    /// The directory that will hold `name`.
+    fn parent(&self, name: &Name) -> io::Result<Name> {
+        let Some(dir) = name.dir() else { return error(io::ErrorKind::InvalidInput) };
+        match self.names.get(&dir) {
+            Some(Entry::Dir) => Ok(dir),
             Some(Entry::File(_)) => error(io::ErrorKind::NotADirectory),
             None => error(io::ErrorKind::NotFound),
         }
     }
 
     pub(crate) fn create(&mut self, path: &Path) -> io::Result<SharedInode> {
-        let path = normal(path);
-        let dir = self.parent(&path)?;
+        let name = Name::of(path);
+        let dir = self.parent(&name)?;
         self.inodes += 1;
         let inode: SharedInode = std::rc::Rc::new(Inode::new(self.inodes).into());
-        self.record(vec![dir], NameChange::Link(path, Entry::File(inode.clone())));
+        self.record(vec![dir], NameChange::Link(name, Entry::File(inode.clone())));
         Ok(inode)
     }
 
     pub(crate) fn make_dirs(&mut self, path: &Path) -> io::Result<()> {
-        let path = normal(path);
+        let name = Name::of(path);
         let mut missing = Vec::new();
-        for dir in path.ancestors() {
-            match self.names.get(dir) {
+        let mut next = Some(name.clone());
+        while let Some(dir) = next {
+            match self.names.get(&dir) {
                 Some(Entry::Dir) => break,
-                Some(Entry::File(_)) if dir == path => return error(io::ErrorKind::AlreadyExists),
+                Some(Entry::File(_)) if dir == name => return error(io::ErrorKind::AlreadyExists),
                 Some(Entry::File(_)) => return error(io::ErrorKind::NotADirectory),
-                None => missing.push(dir.to_owned()),
+                None => next = dir.dir(),
             }
+            missing.push(dir);
         }
         for dir in missing.into_iter().rev() {
             let parent = self.parent(&dir)?;
@@ -141,16 +152,16 @@ impl Disk {
 
     /// (name, is a directory), sorted by name.
     pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<(String, bool)>> {
-        let path = normal(path);
-        if let Entry::File(_) = self.lookup(&path)? {
+        let name = Name::of(path);
+        if let Entry::File(_) = self.entry(&name)? {
             return error(io::ErrorKind::NotADirectory);
         }
         let mut entries = Vec::new();
-        for child in below(&self.names, &path) {
-            if child.parent() == Some(&path)
-                && let (Some(name), Some(entry)) = (child.file_name(), self.names.get(&child))
+        for child in below(&self.names, &name) {
+            if child.dir().as_ref() == Some(&name)
+                && let Some(entry) = self.names.get(&child)
             {
-                entries.push((name.to_string_lossy().into_owned(), matches!(entry, Entry::Dir)));
+                entries.push((child.last().to_owned(), matches!(entry, Entry::Dir)));
             }
         }
         entries.sort();
@@ -158,8 +169,8 @@ impl Disk {
     }
 
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from, to) = (normal(from), normal(to));
-        let entry = self.lookup(&from)?.clone();
+        let (from, to) = (Name::of(from), Name::of(to));
+        let entry = self.entry(&from)?.clone();
         let mut dirs = vec![self.parent(&from)?, self.parent(&to)?];
         dirs.dedup();
         match (&entry, self.names.get(&to)) {
@@ -168,7 +179,7 @@ impl Disk {
             (Entry::Dir, Some(Entry::Dir)) if !below(&self.names, &to).is_empty() => {
                 return error(io::ErrorKind::DirectoryNotEmpty);
             }
-            (Entry::Dir, _) if to != from && to.starts_with(&from) => return error(io::ErrorKind::InvalidInput),
+            (Entry::Dir, _) if to.is_below(&from) => return error(io::ErrorKind::InvalidInput),
             _ => {}
         }
         if from != to {
@@ -178,24 +189,24 @@ impl Disk {
     }
 
     pub(crate) fn unlink(&mut self, path: &Path) -> io::Result<()> {
-        let path = normal(path);
-        self.file(&path)?;
-        let dir = self.parent(&path)?;
-        self.record(vec![dir], NameChange::Unlink(path));
+        let name = Name::of(path);
+        self.file_of(&name)?;
+        let dir = self.parent(&name)?;
+        self.record(vec![dir], NameChange::Unlink(name));
         Ok(())
     }
 
     pub(crate) fn unlink_all(&mut self, path: &Path) -> io::Result<()> {
-        let path = normal(path);
-        if let Entry::File(_) = self.lookup(&path)? {
+        let name = Name::of(path);
+        if let Entry::File(_) = self.entry(&name)? {
             return error(io::ErrorKind::NotADirectory);
         }
-        for child in below(&self.names, &path).into_iter().rev() {
+        for child in below(&self.names, &name).into_iter().rev() {
             let dir = self.parent(&child)?;
             self.record(vec![dir], NameChange::Unlink(child));
         }
-        let dir = self.parent(&path)?;
-        self.record(vec![dir], NameChange::Unlink(path));
+        let dir = self.parent(&name)?;
+        self.record(vec![dir], NameChange::Unlink(name));
         Ok(())
     }
 
@@ -205,7 +216,7 @@ impl Disk {
     }
 
     /// The names of `dir` as of `mark` are durable.
-    pub(crate) fn dir_synced(&mut self, dir: &Path, mark: u64) {
+    pub(crate) fn dir_synced(&mut self, dir: &Name, mark: u64) {
         let mut left = Vec::with_capacity(self.pending.len());
         for mut op in std::mem::take(&mut self.pending) {
             if op.seq <= mark {
