@@ -22,15 +22,45 @@ pub struct Recording(Rc<RefCell<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    hasher: Xxh3,
+    hasher: Buffered,
     probes: u64,
     ops: Vec<Op>,
     observations: Vec<Observation>,
     decisions: Vec<DecisionEntry>,
     reached: BTreeSet<&'static str>,
     facts: ProbeFacts,
-    /// Of each partition's present leader, by (node, topic, partition).
-    leader_epochs: BTreeMap<(u32, String, i32), i32>,
+    leader_epochs: LeaderEpochs,
+}
+
+/// Of each partition's present leader, by node, topic, partition.
+type LeaderEpochs = BTreeMap<u32, BTreeMap<String, BTreeMap<i32, i32>>>;
+
+/// A hash over many short writes. It is that of their bytes in a row, so they are gathered first.
+#[derive(Default)]
+struct Buffered {
+    hash: Xxh3,
+    bytes: Vec<u8>,
+}
+
+impl Buffered {
+    const FULL: usize = 8 * 1024;
+}
+
+impl Hasher for Buffered {
+    fn write(&mut self, bytes: &[u8]) {
+        if self.bytes.len() + bytes.len() > Self::FULL {
+            self.hash.update(&self.bytes);
+            self.bytes.clear();
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Of what was gathered and hashed so far.
+    fn finish(&self) -> u64 {
+        let mut hash = self.hash.clone();
+        hash.update(&self.bytes);
+        hash.digest()
+    }
 }
 
 /// What probes said about the run as a whole.
@@ -136,7 +166,7 @@ impl Recording {
             decisions: inner.decisions,
             reached: inner.reached.into_iter().map(str::to_owned).collect(),
             facts: inner.facts,
-            probe_hash: inner.hasher.digest(),
+            probe_hash: inner.hasher.finish(),
             probes: inner.probes,
         }
     }
@@ -150,4 +180,23 @@ impl std::fmt::Debug for Recording {
 
 fn now_ns() -> u64 {
     world::port::current().map_or(0, |c| c.now.as_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gathered_writes_hash_as_single_ones() {
+        let (mut gathered, mut single) = (Buffered::default(), Xxh3::default());
+        for n in 0..3_000u64 {
+            gathered.write_u64(n);
+            single.write_u64(n);
+            gathered.write(&vec![7; n as usize % 40]);
+            single.write(&vec![7; n as usize % 40]);
+        }
+        gathered.write(&[1; 3 * Buffered::FULL]);
+        single.write(&[1; 3 * Buffered::FULL]);
+        assert_eq!(gathered.finish(), single.finish());
+    }
 }

@@ -11,7 +11,7 @@ use processor::probe::Probe;
 use processor::watermark as wm;
 use world::Current;
 
-use super::Inner;
+use super::{Inner, LeaderEpochs};
 
 impl Inner {
     pub(super) fn processor(&mut self, at: Current, probe: Probe) {
@@ -43,20 +43,23 @@ impl Inner {
     }
 
     pub(super) fn partition(&mut self, at: Current, probe: &PartitionProbe) {
-        let id = &probe.partition;
-        let of_leader = (at.node, id.topic.to_string(), id.partition);
-        let leader_epoch = self.leader_epochs.get(&of_leader).copied().unwrap_or(-1);
-        let (topic, partition) = (of_leader.1.clone(), id.partition);
+        let (id, node) = (&probe.partition, at.node);
+        let (topic, partition) = (|| id.topic.to_string(), id.partition);
+        let leader_epoch =
+            |all: &LeaderEpochs| all.get(&node).and_then(|n| n.get(&*id.topic)?.get(&partition)).copied().unwrap_or(-1);
         let what = match probe.event {
             PartitionEvent::Opened { leader_epoch, last_stable_offset, .. } => {
-                self.leader_epochs.insert(of_leader, leader_epoch);
-                Observed::LastStableOffset { topic, partition, leader_epoch, offset: last_stable_offset }
+                let of_node = self.leader_epochs.entry(node).or_default();
+                of_node.entry(topic()).or_default().insert(partition, leader_epoch);
+                Observed::LastStableOffset { topic: topic(), partition, leader_epoch, offset: last_stable_offset }
             }
             PartitionEvent::HighWatermark { offset } => {
-                Observed::HighWatermark { topic, partition, leader_epoch, offset }
+                let leader_epoch = leader_epoch(&self.leader_epochs);
+                Observed::HighWatermark { topic: topic(), partition, leader_epoch, offset }
             }
             PartitionEvent::LastStableOffset { offset } => {
-                Observed::LastStableOffset { topic, partition, leader_epoch, offset }
+                let leader_epoch = leader_epoch(&self.leader_epochs);
+                Observed::LastStableOffset { topic: topic(), partition, leader_epoch, offset }
             }
             _ => return,
         };
