@@ -185,7 +185,7 @@ mod tests {
                 log.log_end_offset += 1;
                 let mut records = log.records.to_vec();
                 records.push(past);
-                log.records = records;
+                log.records = records.into();
             }
         }
         assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
