@@ -29,7 +29,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLIGHTS = ROOT / "examples/flights"
 EVENTS = FLIGHTS / "events.csv"
-WORK = ROOT / "target/interop"
+WORK = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "interop"
 PORT = int(os.environ.get("INTEROP_PORT", "9092"))
 BROKER = f"127.0.0.1:{PORT}"
 BINARY = None

@@ -196,7 +196,12 @@ impl Action {
 
     /// All targets named.
     pub fn targets(&self) -> Vec<Target> {
-        match *self {
+        self.clone().targets_mut().into_iter().map(|target| *target).collect()
+    }
+
+    /// All targets named, to be replaced.
+    pub fn targets_mut(&mut self) -> Vec<&mut Target> {
+        match self {
             Action::Crash { node, .. }
             | Action::Power { node, .. }
             | Action::Pause { node, .. }

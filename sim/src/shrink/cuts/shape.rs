@@ -85,7 +85,7 @@ fn without_worker(plan: &Plan, gone: u32) -> Plan {
         }
     };
     for fault in &mut plan.faults {
-        for target in targets_mut(&mut fault.action) {
+        for target in fault.action.targets_mut() {
             if let Target::Node(name) = target {
                 renumber(name);
             }
@@ -103,26 +103,4 @@ fn without_worker(plan: &Plan, gone: u32) -> Plan {
     plan.topology.workers -= 1;
     forget_missing_nodes(&mut plan);
     plan
-}
-
-fn targets_mut(action: &mut Action) -> Vec<&mut Target> {
-    match action {
-        Action::Crash { node, .. }
-        | Action::Power { node, .. }
-        | Action::Pause { node, .. }
-        | Action::Isolate { node, .. }
-        | Action::FsyncError { node, .. }
-        | Action::DiskFull { node, .. }
-        | Action::DiskStall { node, .. }
-        | Action::ClockOffset { node, .. }
-        | Action::ClockStep { node, .. }
-        | Action::ClockDrift { node, .. } => vec![node],
-        Action::Cut { from, to, .. }
-        | Action::Hold { from, to, .. }
-        | Action::Straggle { from, to, .. }
-        | Action::ConnectHang { from, to, .. }
-        | Action::Loss { from, to, .. }
-        | Action::Slow { from, to, .. } => vec![from, to],
-        Action::Reset { a, b } => vec![a, b],
-    }
 }

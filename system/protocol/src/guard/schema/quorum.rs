@@ -51,15 +51,18 @@ impl Known for messages::BeginQuorumEpochRequest {
     };
 }
 
+/// What both BeginQuorumEpoch and EndQuorumEpoch are answered with.
+const EPOCH_RESPONSE: Layout = Layout {
+    flexible_from: 1,
+    fields: &[
+        all(I16),
+        all(Array(&Struct(&[all(Text), all(Array(&Struct(&[all(I32), all(I16), all(I32), all(I32)])))]))),
+        tag(0, 1, Array(&Struct(&[from(1, I32), from(1, Text), from(1, I16)]))),
+    ],
+};
+
 impl Known for messages::BeginQuorumEpochResponse {
-    const LAYOUT: Layout = Layout {
-        flexible_from: 1,
-        fields: &[
-            all(I16),
-            all(Array(&Struct(&[all(Text), all(Array(&Struct(&[all(I32), all(I16), all(I32), all(I32)])))]))),
-            tag(0, 1, Array(&Struct(&[from(1, I32), from(1, Text), from(1, I16)]))),
-        ],
-    };
+    const LAYOUT: Layout = EPOCH_RESPONSE;
 }
 
 impl Known for messages::EndQuorumEpochRequest {
@@ -83,14 +86,7 @@ impl Known for messages::EndQuorumEpochRequest {
 }
 
 impl Known for messages::EndQuorumEpochResponse {
-    const LAYOUT: Layout = Layout {
-        flexible_from: 1,
-        fields: &[
-            all(I16),
-            all(Array(&Struct(&[all(Text), all(Array(&Struct(&[all(I32), all(I16), all(I32), all(I32)])))]))),
-            tag(0, 1, Array(&Struct(&[from(1, I32), from(1, Text), from(1, I16)]))),
-        ],
-    };
+    const LAYOUT: Layout = EPOCH_RESPONSE;
 }
 
 impl Known for messages::DescribeQuorumRequest {
