@@ -1,7 +1,7 @@
 //! Partitions and workers.
 
 use scenarios::Plan;
-use scenarios::plan::{Action, NodeName, Role, Target, Trigger};
+use scenarios::plan::{NodeName, Role, Target, Trigger};
 
 use super::super::search::Search;
 use super::records::{for_each_batches, forget_missing_nodes, retain};

@@ -230,7 +230,6 @@ pub enum RoleName {
     Observer,
 }
 
-
 #[derive(Debug)]
 pub struct Machine {
     config: Config,
