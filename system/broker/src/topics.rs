@@ -161,8 +161,19 @@ pub(crate) async fn open_partitions(context: &Rc<Context>, which: Vec<(String, i
         let data_dir = &context.topics.data_dir;
         disk::sync_dir(data_dir).await.map_err(|e| BrokerError::storage(data_dir.display(), e))?;
         let directory = context.topics.directory_id;
-        let placed = context.controller.place(directory, &unplaced).await;
-        placed.map_err(|error| BrokerError::storage("the metadata log", error))?;
+        // Until the controller knows, a directory that is lost would not be missed.
+        while let Err(error) = context.controller.place(directory, &unplaced).await {
+            tracing::info!(%error, "the controller does not know yet where partitions are kept");
+            let later = matches!(
+                error,
+                ErrorCode::REQUEST_TIMED_OUT | ErrorCode::NOT_CONTROLLER | ErrorCode::STALE_BROKER_EPOCH
+            );
+            if later {
+                env::time::sleep(Duration::from_millis(100)).await;
+            } else {
+                return Err(BrokerError::storage("the metadata log", error));
+            }
+        }
         crash_point("broker", "topic.place", None, When::After).await;
     }
     lead(context, open).await

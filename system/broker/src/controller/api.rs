@@ -158,17 +158,14 @@ impl ControllerApi {
 
     async fn assign_replicas(&self, r: &AssignReplicasToDirsRequest) -> AssignReplicasToDirsResponse {
         let response = AssignReplicasToDirsResponse::default();
-        let current = self.metadata.with(|image| image.brokers.get(&r.broker_id.0).map(|b| b.broker_epoch));
-        if current.is_some_and(|epoch| epoch != r.broker_epoch) {
-            return response.with_error_code(ErrorCode::STALE_BROKER_EPOCH.code());
-        }
         for directory in &r.directories {
             let of_topic = |t: &protocol::messages::assign_replicas_to_dirs_request::TopicData| {
                 let id = t.topic_id;
                 t.partitions.iter().map(move |p| (id, p.partition_index)).collect::<Vec<_>>()
             };
             let partitions = directory.topics.iter().flat_map(of_topic).collect();
-            let place = Proposal::Place { broker_id: r.broker_id.0, directory: directory.id, partitions };
+            let (broker_id, broker_epoch, directory) = (r.broker_id.0, r.broker_epoch, directory.id);
+            let place = Proposal::Place { broker_id, broker_epoch, directory, partitions };
             match self.metadata.propose(place).await {
                 Ok(Outcome::Placed) => {}
                 other => return response.with_error_code(unexpected(other).code()),

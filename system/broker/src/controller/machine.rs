@@ -206,7 +206,10 @@ impl Machine {
             Proposal::AlterPartition { broker_id, broker_epoch, changes } => {
                 self.alter_partitions(broker_id, broker_epoch, changes)
             }
-            Proposal::Place { broker_id, directory, partitions } => self.place(broker_id, directory, partitions),
+            Proposal::Place { broker_id, broker_epoch, directory, partitions } => {
+                self.check_epoch(broker_id, broker_epoch)?;
+                self.place(broker_id, directory, partitions)
+            }
             Proposal::AllocateProducerIds { broker_id, broker_epoch, count } => {
                 self.allocate_producer_ids(broker_id, broker_epoch, count)
             }

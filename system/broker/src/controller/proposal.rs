@@ -169,6 +169,7 @@ pub enum Proposal {
     /// The broker opened its copies of these partitions: from now on a missing one is a loss.
     Place {
         broker_id: i32,
+        broker_epoch: i64,
         directory: Uuid,
         partitions: Vec<(Uuid, i32)>,
     },
