@@ -48,7 +48,7 @@ impl Inner {
         let leader_epoch =
             |all: &LeaderEpochs| all.get(&node).and_then(|n| n.get(&*id.topic)?.get(&partition)).copied().unwrap_or(-1);
         let what = match probe.event {
-            PartitionEvent::Opened { leader_epoch, last_stable_offset, .. } => {
+            PartitionEvent::Led { leader_epoch, last_stable_offset, .. } => {
                 let of_node = self.leader_epochs.entry(node).or_default();
                 of_node.entry(topic()).or_default().insert(partition, leader_epoch);
                 Observed::LastStableOffset { topic: topic(), partition, leader_epoch, offset: last_stable_offset }

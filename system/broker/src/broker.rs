@@ -32,8 +32,9 @@ use crate::metadata::Metadata;
 use crate::probe::Probe;
 use crate::producer_ids::ProducerIds;
 use crate::quorum::Membership;
+use crate::replication::Replicas;
 use crate::server::{self, Connections};
-use crate::topics::{Topics, open_partitions};
+use crate::topics::Topics;
 use crate::txn::TxnCoordinator;
 use crate::txn::machine::Config as TxnConfig;
 
@@ -86,7 +87,10 @@ impl Broker {
             failure,
             metadata,
             lifecycle: Lifecycle::new(identity),
-            topics: Topics::new(data_dir.path.clone(), data_dir.directory_id),
+            topics: Topics,
+            replicas: Replicas::new(context.clone(), data_dir.path.clone(), data_dir.directory_id),
+            fetch_sessions: RefCell::default(),
+            session_ids: RefCell::new(Box::new(ids::source("broker.fetch-session"))),
             txn: TxnCoordinator::new(context.clone(), txn_config),
             groups: GroupCoordinator::new(context.clone()),
             producer_ids: ProducerIds::new(Rc::clone(&controller)),
@@ -100,7 +104,7 @@ impl Broker {
             async move { server::listen(listener, context, connections, closing).await }
         };
         let living = Rc::clone(&context);
-        let living = async move { living.lifecycle.run(Rc::clone(&living), |_| async { Ok(()) }).await };
+        let living = async move { living.lifecycle.run(Rc::clone(&living), open_replicas).await };
         let broker = Self {
             context,
             local_addr,
@@ -171,10 +175,8 @@ impl Broker {
         self.closing.close();
         // A client that does not read its answers is not waited for.
         let _ = env::time::timeout(DRAIN, self.connections.all_closed()).await;
-        let open = std::mem::take(&mut *self.context.partitions.borrow_mut());
-        for partition in open.into_values().flat_map(|p| p.into_values()) {
-            partition.close().await.map_err(Rc::new)?;
-        }
+        self.context.partitions.take();
+        self.context.replicas.stop().await.map_err(Rc::new)?;
         let data_dir = self.data_dir.borrow_mut().take();
         let broker_epoch = self.context.controller.broker_epoch();
         if let Some(data_dir) = data_dir
@@ -191,18 +193,19 @@ impl Broker {
     }
 }
 
-/// Opens this broker's partitions once it is a member of the cluster.
+/// In company a broker opens its partitions before it asks to be unfenced: it follows first.
+async fn open_replicas(context: Rc<Context>) -> Result<(), BrokerError> {
+    if context.config.is_alone() { Ok(()) } else { context.replicas.start().await }
+}
+
+/// Waits until this broker is a member of the cluster; one that is alone leads all its partitions then.
 async fn open_when_ready(context: Rc<Context>, local_addr: SocketAddr) -> Result<(), BrokerError> {
     context.lifecycle.ready().await;
     let node_id = context.config.node_id;
-    let mine = context.metadata.with(|image| {
-        let of_topic = |t: &crate::metadata::TopicState| {
-            let mine = t.partitions.iter().filter(|(_, p)| p.replicas.contains(&node_id));
-            mine.map(|(index, _)| (t.name.clone(), *index)).collect::<Vec<_>>()
-        };
-        image.topics.values().flat_map(of_topic).collect()
-    });
-    open_partitions(&context, mine).await?;
+    if context.config.is_alone() {
+        context.replicas.start().await?;
+        context.replicas.settle(&context, None).await;
+    }
     let broker_epoch = context.controller.broker_epoch();
     env::probe::probe(|| Probe::Started { node_id, broker_epoch });
     tracing::info!(node_id, broker_epoch, %local_addr, "broker is up");

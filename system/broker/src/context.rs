@@ -10,6 +10,7 @@ use protocol::{ErrorCode, Uuid, topic_name};
 use crate::config::BrokerConfig;
 use crate::controller_channel::ControllerChannel;
 use crate::failure::Failure;
+use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::lifecycle::Lifecycle;
@@ -17,6 +18,7 @@ use crate::metadata::image::NO_LEADER;
 use crate::metadata::{Metadata, PartitionState};
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIds;
+use crate::replication::Replicas;
 use crate::topics::Topics;
 use crate::txn::TxnCoordinator;
 
@@ -30,7 +32,10 @@ pub struct Context {
     pub(crate) txn: TxnCoordinator,
     pub(crate) groups: GroupCoordinator,
     pub(crate) producer_ids: ProducerIds,
-    /// The partitions this broker has open.
+    pub(crate) replicas: Rc<Replicas>,
+    pub(crate) fetch_sessions: RefCell<FetchSessions>,
+    pub(crate) session_ids: RefCell<Box<dyn FnMut() -> Uuid>>,
+    /// The partitions that requests find here, led or followed.
     pub(crate) partitions: RefCell<BTreeMap<String, BTreeMap<i32, Partition>>>,
 }
 
@@ -53,20 +58,52 @@ impl Context {
 
     /// The open partition, if this broker leads it.
     pub fn partition(&self, topic: &str, partition: i32) -> Result<Partition, ErrorCode> {
+        let open = self.replica(topic, partition)?;
+        if open.is_leader() { Ok(open) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+    }
+
+    /// The open partition and its topic's name, by topic id, if this broker leads it.
+    pub fn partition_by_id(&self, topic_id: Uuid, partition: i32) -> Result<(TopicName, Partition), ErrorCode> {
+        let (name, open) = self.replica_by_id(topic_id, partition)?;
+        if open.is_leader() { Ok((name, open)) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+    }
+
+    /// The copy of the partition that is open here, led or followed.
+    pub fn replica(&self, topic: &str, partition: i32) -> Result<Partition, ErrorCode> {
         let open = self.partitions.borrow().get(topic).and_then(|p| p.get(&partition)).cloned();
         open.ok_or_else(|| {
-            let exists = self.leader(topic, partition).is_some();
-            // In the metadata log, not yet open: soon.
-            if exists { ErrorCode::LEADER_NOT_AVAILABLE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION }
+            let me = self.config.node_id;
+            let state = self.metadata.with(|image| {
+                let state = image.topic(topic)?.partitions.get(&partition)?;
+                Some((state.leader, state.replicas.contains(&me)))
+            });
+            match state {
+                None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                // In the metadata log, not yet open: soon.
+                Some((leader, _)) if leader == me || leader == NO_LEADER => ErrorCode::LEADER_NOT_AVAILABLE,
+                Some((_, true)) => ErrorCode::REPLICA_NOT_AVAILABLE,
+                Some((_, false)) => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            }
         })
     }
 
-    /// The open partition and its topic's name, by topic id.
-    pub fn partition_by_id(&self, topic_id: Uuid, partition: i32) -> Result<(TopicName, Partition), ErrorCode> {
+    /// [`Context::replica`] and the topic's name, by topic id.
+    pub fn replica_by_id(&self, topic_id: Uuid, partition: i32) -> Result<(TopicName, Partition), ErrorCode> {
         let name = self.metadata.with(|image| image.topics.get(&topic_id).map(|t| t.name.clone()));
         let name = name.ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
-        let open = self.partition(&name, partition)?;
+        let open = self.replica(&name, partition)?;
         Ok((topic_name(name), open))
+    }
+
+    /// Drawn, for a fetch session.
+    pub(crate) fn fresh_session_id(&self) -> i32 {
+        let id = (*self.session_ids.borrow_mut())();
+        (id.as_u128() & 0x7fff_ffff) as i32
+    }
+
+    /// How many partitions the topic has; `None` if there is no such topic.
+    pub(crate) fn partition_count(&self, topic: &str) -> Option<i32> {
+        self.metadata.with(|image| image.topic(topic).map(|t| t.partitions.len() as i32))
     }
 
     /// The leader of a partition that exists.
@@ -101,8 +138,7 @@ impl Context {
 
     /// Makes sure that an internal topic is there; the number of its partitions.
     pub(crate) async fn ensure_internal(self: &Rc<Self>, topic: &'static str) -> Result<i32, ErrorCode> {
-        let count = || self.metadata.with(|image| image.topic(topic).map(|t| t.partitions.len() as i32));
-        if let Some(count) = count() {
+        if let Some(count) = self.partition_count(topic) {
             return Ok(count);
         }
         let partitions = match topic {
@@ -111,6 +147,6 @@ impl Context {
             _ => return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         };
         self.topics.ensure(self, topic, partitions).await?;
-        count().ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+        self.partition_count(topic).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
     }
 }

@@ -9,7 +9,8 @@ use crate::context::Context;
 use crate::quorum::Quorum;
 use crate::turn::Turn;
 use crate::{
-    api_versions, create_topics, describe, fetch, find_coordinator, group, list_offsets, metadata_api, produce, txn,
+    api_versions, create_topics, describe, fetch, find_coordinator, group, list_offsets, metadata_api,
+    offset_for_leader_epoch, produce, txn,
 };
 
 /// What [`handle`] has an arm for, and so what ApiVersions tells.
@@ -49,6 +50,7 @@ pub(crate) const SERVED: &[ApiKey] = &[
     ApiKey::AllocateProducerIds,
     ApiKey::AssignReplicasToDirs,
     ApiKey::DescribeTopicPartitions,
+    ApiKey::OffsetForLeaderEpoch,
 ];
 
 /// Handles the request; its framed answer, `None` if it has none or cannot be encoded.
@@ -80,6 +82,7 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -
         RequestBody::EndTxn(r) => txn::api::end(&context, version, r).await.into(),
         RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r).await.into(),
         RequestBody::TxnOffsetCommit(r) => group::api::txn_commit(&context, version, r).await.into(),
+        RequestBody::OffsetForLeaderEpoch(r) => offset_for_leader_epoch::handle(&context, r).into(),
         // What the controller decides: by way of any broker.
         body @ (RequestBody::DeleteTopics(_)
         | RequestBody::CreatePartitions(_)

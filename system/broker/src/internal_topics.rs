@@ -44,10 +44,11 @@ pub enum Replayed {
 pub async fn replay(partition: &Partition, mut visit: impl FnMut(Replayed)) -> Result<(), BrokerError> {
     let name = partition.id().to_string();
     let mut next = partition.log_start_offset();
+    let leader_epoch = partition.leader_epoch();
     let end = partition.log_end_offset();
     while next < end {
         if next >= partition.high_watermark() {
-            if partition.is_closed() {
+            if partition.is_closed() || partition.leader_epoch() != leader_epoch {
                 return Err(BrokerError::storage(&name, "the partition failed while it was replayed"));
             }
             partition.wait_readable(next, Isolation::ReadUncommitted).await;

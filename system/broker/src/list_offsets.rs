@@ -9,7 +9,6 @@ use protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, Li
 use protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use crate::context::Context;
-use crate::fetch::check_epoch;
 use crate::partition::{Isolation, Partition};
 
 const LATEST: i64 = -1;
@@ -21,6 +20,8 @@ const NONE: i64 = -1;
 
 /// Answers carry the leader epoch from this version on.
 const LEADER_EPOCHS: i16 = 4;
+/// From here on clients know OFFSET_NOT_AVAILABLE.
+const NOT_AVAILABLE: i16 = 5;
 
 pub(crate) async fn handle(context: Rc<Context>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
@@ -29,7 +30,7 @@ pub(crate) async fn handle(context: Rc<Context>, version: i16, request: ListOffs
         let mut partitions = Vec::new();
         for asked in &topic.partitions {
             let answer = match context.partition(&topic.name, asked.partition_index) {
-                Ok(partition) => look_up(&partition, asked, isolation).await,
+                Ok(partition) => look_up(&partition, version, asked, isolation).await,
                 Err(error) => Err(error),
             };
             let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
@@ -53,10 +54,17 @@ pub(crate) async fn handle(context: Rc<Context>, version: i16, request: ListOffs
 /// (timestamp, offset, leader epoch).
 async fn look_up(
     partition: &Partition,
+    version: i16,
     asked: &ListOffsetsPartition,
     isolation: Isolation,
 ) -> Result<(i64, i64, i32), ErrorCode> {
-    check_epoch(partition, asked.current_leader_epoch)?;
+    partition.check_leader(asked.current_leader_epoch)?;
+    // A new leader may know an older high watermark than clients have seen (KIP-207).
+    if !partition.knows_high_watermark() && !matches!(asked.timestamp, EARLIEST | EARLIEST_LOCAL) {
+        env::sometimes!(true, "list offsets: the new leader's high watermark is not known yet");
+        let known = version >= NOT_AVAILABLE;
+        return Err(if known { ErrorCode::OFFSET_NOT_AVAILABLE } else { ErrorCode::LEADER_NOT_AVAILABLE });
+    }
     let found = match asked.timestamp {
         LATEST => return Ok((NONE, partition.readable_end(isolation), partition.leader_epoch())),
         EARLIEST | EARLIEST_LOCAL => Some((NONE, partition.log_start_offset())),

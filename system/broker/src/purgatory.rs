@@ -13,14 +13,16 @@ use std::task::{Context, Poll, Waker};
 use log::Offset;
 
 use crate::partition::Isolation;
+use crate::partition::machine::Bounds;
 
 #[derive(Debug)]
 struct Inner {
-    high_watermark: Offset,
-    last_stable_offset: Offset,
+    bounds: Bounds,
+    /// Counts the roles that the replica has had.
+    role: u64,
     closed: bool,
     /// By isolation, then by the offset beyond which they wait: those that a bound passes are a prefix.
-    waiting: [BTreeMap<(Offset, u64), Waker>; 2],
+    waiting: [BTreeMap<(Offset, u64), Waker>; 3],
     next: u64,
 }
 
@@ -29,29 +31,26 @@ struct Inner {
 pub(crate) struct Purgatory(Rc<RefCell<Inner>>);
 
 impl Purgatory {
-    pub fn new(high_watermark: Offset, last_stable_offset: Offset) -> Self {
-        Self(Rc::new(RefCell::new(Inner {
-            high_watermark,
-            last_stable_offset,
-            closed: false,
-            waiting: [BTreeMap::new(), BTreeMap::new()],
-            next: 0,
-        })))
+    pub fn new(bounds: Bounds) -> Self {
+        let waiting = Default::default();
+        Self(Rc::new(RefCell::new(Inner { bounds, role: 0, closed: false, waiting, next: 0 })))
     }
 
-    /// (high watermark, last stable offset) as of the same moment.
-    pub fn bounds(&self) -> (Offset, Offset) {
-        let inner = self.0.borrow();
-        (inner.high_watermark, inner.last_stable_offset)
+    /// All of the same moment.
+    pub fn bounds(&self) -> Bounds {
+        self.0.borrow().bounds
+    }
+
+    pub fn role(&self) -> u64 {
+        self.0.borrow().role
     }
 
     /// Moves the bounds and wakes those they pass, in order of what they wait for.
-    pub fn publish(&self, high_watermark: Offset, last_stable_offset: Offset) {
+    pub fn publish(&self, bounds: Bounds) {
         let mut wake = Vec::new();
         let mut inner = self.0.borrow_mut();
-        inner.high_watermark = high_watermark;
-        inner.last_stable_offset = last_stable_offset;
-        for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
+        inner.bounds = bounds;
+        for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted, Isolation::Replica] {
             let bound = inner.bound(isolation);
             let waiting = &mut inner.waiting[isolation as usize];
             let later = waiting.split_off(&(bound, 0));
@@ -61,12 +60,20 @@ impl Purgatory {
         wake.into_iter().for_each(Waker::wake);
     }
 
+    /// Wakes everybody: the replica has another role, and they must ask elsewhere or anew.
+    pub fn role_changed(&self) {
+        self.0.borrow_mut().role += 1;
+        self.wake_all();
+    }
+
     /// Wakes everybody: nothing more will come.
     pub fn close(&self) {
-        let mut inner = self.0.borrow_mut();
-        inner.closed = true;
-        let waiting = std::mem::take(&mut inner.waiting);
-        drop(inner);
+        self.0.borrow_mut().closed = true;
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        let waiting = std::mem::take(&mut self.0.borrow_mut().waiting);
         waiting.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
     }
 
@@ -74,22 +81,23 @@ impl Purgatory {
         self.0.borrow().closed
     }
 
-    /// Ready once the bound of `isolation` is past `from`, or nothing more will come.
-    pub fn wait(&self, from: Offset, isolation: Isolation) -> Readable {
+    /// Ready once the bound of `isolation` is past `from`, the role is another than `role`, or nothing more will come.
+    pub fn wait(&self, from: Offset, isolation: Isolation, role: u64) -> Readable {
         let id = {
             let mut inner = self.0.borrow_mut();
             inner.next += 1;
             inner.next
         };
-        Readable { purgatory: self.clone(), key: (from, id), isolation }
+        Readable { purgatory: self.clone(), key: (from, id), isolation, role }
     }
 }
 
 impl Inner {
     fn bound(&self, isolation: Isolation) -> Offset {
         match isolation {
-            Isolation::ReadUncommitted => self.high_watermark,
-            Isolation::ReadCommitted => self.last_stable_offset,
+            Isolation::ReadUncommitted => self.bounds.high_watermark,
+            Isolation::ReadCommitted => self.bounds.last_stable_offset,
+            Isolation::Replica => self.bounds.log_end,
         }
     }
 }
@@ -100,6 +108,7 @@ pub struct Readable {
     purgatory: Purgatory,
     key: (Offset, u64),
     isolation: Isolation,
+    role: u64,
 }
 
 impl Future for Readable {
@@ -107,7 +116,7 @@ impl Future for Readable {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.purgatory.0.borrow_mut();
-        if inner.closed || inner.bound(self.isolation) > self.key.0 {
+        if inner.closed || inner.role != self.role || inner.bound(self.isolation) > self.key.0 {
             return Poll::Ready(());
         }
         inner.waiting[self.isolation as usize].insert(self.key, cx.waker().clone());
@@ -129,31 +138,49 @@ mod tests {
         Pin::new(f).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
+    fn bounds(high_watermark: Offset, last_stable_offset: Offset, log_end: Offset) -> Bounds {
+        Bounds { high_watermark, last_stable_offset, log_end }
+    }
+
     #[test]
     fn each_isolation_waits_for_its_own_bound() {
-        let p = Purgatory::new(5, 5);
-        let mut dirty = p.wait(5, Isolation::ReadUncommitted);
-        let mut stable = p.wait(5, Isolation::ReadCommitted);
-        assert!(!ready(&mut dirty) && !ready(&mut stable));
-        p.publish(8, 5);
+        let p = Purgatory::new(bounds(5, 5, 5));
+        let mut dirty = p.wait(5, Isolation::ReadUncommitted, 0);
+        let mut stable = p.wait(5, Isolation::ReadCommitted, 0);
+        let mut replica = p.wait(5, Isolation::Replica, 0);
+        assert!(!ready(&mut dirty) && !ready(&mut stable) && !ready(&mut replica));
+        p.publish(bounds(5, 5, 8));
+        assert!(ready(&mut replica) && !ready(&mut dirty));
+        p.publish(bounds(8, 5, 8));
         assert!(ready(&mut dirty) && !ready(&mut stable));
-        p.publish(8, 8);
+        p.publish(bounds(8, 8, 8));
         assert!(ready(&mut stable));
-        assert!(ready(&mut p.wait(7, Isolation::ReadCommitted)), "ready at once");
-        assert!(!ready(&mut p.wait(8, Isolation::ReadCommitted)), "the bound is exclusive");
+        assert!(ready(&mut p.wait(7, Isolation::ReadCommitted, 0)), "ready at once");
+        assert!(!ready(&mut p.wait(8, Isolation::ReadCommitted, 0)), "the bound is exclusive");
     }
 
     #[test]
     fn a_dropped_waiter_leaves_nothing_behind() {
-        let p = Purgatory::new(0, 0);
-        let mut w = p.wait(0, Isolation::ReadUncommitted);
+        let p = Purgatory::new(bounds(0, 0, 0));
+        let mut w = p.wait(0, Isolation::ReadUncommitted, 0);
         assert!(!ready(&mut w));
         assert_eq!(p.0.borrow().waiting[0].len(), 1);
         drop(w);
         assert_eq!(p.0.borrow().waiting[0].len(), 0);
-        let mut w = p.wait(0, Isolation::ReadUncommitted);
+        let mut w = p.wait(0, Isolation::ReadUncommitted, 0);
         assert!(!ready(&mut w));
         p.close();
         assert!(ready(&mut w));
+    }
+
+    #[test]
+    fn another_role_wakes_everybody_also_who_comes_late() {
+        let p = Purgatory::new(bounds(0, 0, 0));
+        let mut w = p.wait(0, Isolation::Replica, p.role());
+        assert!(!ready(&mut w));
+        p.role_changed();
+        assert!(ready(&mut w));
+        assert!(ready(&mut p.wait(0, Isolation::Replica, 0)), "read before the change, waits after it");
+        assert!(!ready(&mut p.wait(0, Isolation::Replica, p.role())));
     }
 }

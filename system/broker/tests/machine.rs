@@ -1,14 +1,16 @@
-//! The partition machine against a model that keeps everything and computes each bound from scratch.
+//! The machine of a partition without other replicas against a model that keeps everything and computes each bound from scratch.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use log::{Marker, Offset, Origin, TransactionVersion, TxnChange};
+use env::clock::Instant;
+use log::{LeaderEpochs, Marker, Offset, Origin, TransactionVersion, TxnChange};
 use proptest::prelude::*;
 use protocol::ErrorCode;
 use protocol::batch::{BatchBuilder, BatchHeader, Record};
 use streamproof_broker::Flush;
-use streamproof_broker::partition::machine::{Action, Input, Machine, Outcome, Start, Token, Work};
+use streamproof_broker::partition::leader::Leadership;
+use streamproof_broker::partition::machine::{Action, Bounds, Input, Machine, Outcome, Settings, Start, Token, Work};
 use streamproof_broker::partition::{Acks, Appended};
 
 /// What the world around the machine does next.
@@ -58,7 +60,13 @@ struct Harness {
 
 impl Harness {
     fn new(flush: Flush) -> Self {
-        let machine = Machine::new(1, flush, 1 << 20, Start { log_start: 0, end: 0, open: Vec::new() });
+        let lag_max = std::time::Duration::from_secs(10);
+        let settings = Settings { node: 1, flush, max_queued_bytes: 1 << 20, lag_max };
+        let (open, ended, epochs) = (Vec::new(), Vec::new(), LeaderEpochs::default());
+        let start = Start { log_start: 0, end: 0, high_watermark: 0, open, ended, epochs };
+        let mut machine = Machine::new(settings, start);
+        let sole = Leadership { leader_epoch: 0, partition_epoch: 0, replicas: vec![1], isr: vec![1], min_isr: 1 };
+        assert_eq!(machine.handle(Instant::default(), Input::Lead(sole)), [Action::RoleChanged]);
         Self {
             flush,
             machine,
@@ -87,9 +95,9 @@ impl Harness {
     }
 
     fn feed(&mut self, input: Input) {
-        for action in self.machine.handle(input) {
+        for action in self.machine.handle(Instant::default(), input) {
             match action {
-                Action::Append { token, work } => {
+                Action::Append { token, work, .. } => {
                     assert!(self.at_log.is_none(), "two appends at the log");
                     let (first, _) = self.arrived.pop_front().expect("an append that arrived");
                     assert_eq!(first, token, "appends go in the order they arrived");
@@ -99,7 +107,7 @@ impl Harness {
                     assert!(self.syncing.is_none(), "two flushes at once");
                     self.syncing = Some(self.end);
                 }
-                Action::Publish { high_watermark, last_stable_offset } => {
+                Action::Publish(Bounds { high_watermark, last_stable_offset, .. }) => {
                     assert!(high_watermark >= self.high_watermark && last_stable_offset >= self.last_stable);
                     (self.high_watermark, self.last_stable) = (high_watermark, last_stable_offset);
                 }
@@ -112,6 +120,7 @@ impl Harness {
                 }
                 Action::Fail => self.failed = true,
                 Action::Closed => self.closed = true,
+                other => panic!("{other:?} without another replica"),
             }
         }
         if self.failed {
@@ -192,7 +201,7 @@ impl Harness {
                 }
             }
         }
-        Outcome::Done { first, last: self.end - 1, transactions }
+        Outcome::Done { first, last: self.end - 1, epochs: Vec::new(), transactions }
     }
 
     /// Lets everything come to its end.

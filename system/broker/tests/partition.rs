@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use log::{LogConfig, Marker, Offset, Origin, TransactionVersion};
@@ -18,7 +19,8 @@ fn on_node<F: Future>(f: impl FnOnce(PathBuf) -> F) -> F::Output {
 async fn open(dir: &Path, flush: Flush) -> Partition {
     let id = TopicPartition { topic: "t".into(), topic_id: Uuid::from_u128(1), partition: 0 };
     let log = LogConfig { segment_bytes: 4000, ..LogConfig::default() };
-    let config = PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20 };
+    let config =
+        PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20, lag_max: Duration::from_secs(10) };
     Partition::open(id, dir.to_owned(), config, 1, Failure::default()).await.unwrap()
 }
 

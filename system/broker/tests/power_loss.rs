@@ -49,7 +49,8 @@ async fn open(flush: Flush) -> Option<Partition> {
         tail_cache_bytes: 1_000,
         ..LogConfig::default()
     };
-    let config = PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20 };
+    let config =
+        PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20, lag_max: Duration::from_secs(10) };
     Partition::open(id, "/data/t-0".into(), config, 1, Failure::default()).await.ok()
 }
 

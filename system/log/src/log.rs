@@ -4,7 +4,7 @@
 //! shared state lasts over an await.
 
 use std::cell::{Ref, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -32,6 +32,8 @@ pub struct Appended {
     pub max_timestamp: i64,
     /// Transactions that began or ended with it, in order.
     pub transactions: Vec<TxnChange>,
+    /// (leader epoch, first offset) of the leader epochs that begin with it.
+    pub epochs: Vec<(i32, Offset)>,
 }
 
 /// A transaction's beginning or end in this partition.
@@ -59,6 +61,10 @@ pub(crate) struct State {
     pub producers: ProducerStates,
     pub epochs: LeaderEpochs,
     pub aborted: TxnIndex,
+    /// Marker and first offset of transactions that ended at or past `stable`.
+    pub ended: BTreeMap<Offset, Offset>,
+    /// What the caller said would stay for ever is below this.
+    pub stable: Offset,
     pub start: Offset,
     pub flushed: Offset,
     pub poisoned: bool,
@@ -99,6 +105,8 @@ impl State {
             producers,
             epochs: LeaderEpochs::default(),
             aborted: TxnIndex::default(),
+            ended: BTreeMap::new(),
+            stable: 0,
             start: 0,
             flushed: 0,
             poisoned: false,
@@ -157,6 +165,7 @@ impl State {
             if let Some(txn) = ended.aborted {
                 self.aborted.push(txn);
             }
+            self.ended.insert(header.base_offset, ended.first);
             TxnChange::Ended { producer_id, first: ended.first, marker: header.base_offset, committed }
         }))
     }
@@ -184,7 +193,18 @@ impl Log {
     /// Opens the log in `dir`, created if missing, and brings it to the state of its last good batch. On return
     /// everything in it is durable. `now` is the node's monotonic clock.
     pub async fn open(dir: impl AsRef<Path>, config: LogConfig, now: Instant) -> Result<(Self, Recovery), LogError> {
-        let (state, recovery) = recovery::recover(dir.as_ref(), config, now).await?;
+        Self::open_from(dir, config, Offset::MAX, now).await
+    }
+
+    /// [`Log::open`] for a log whose end may still be truncated: everything from `stable` on is read, so that
+    /// [`Log::ended_transactions`] is complete.
+    pub async fn open_from(
+        dir: impl AsRef<Path>,
+        config: LogConfig,
+        stable: Offset,
+        now: Instant,
+    ) -> Result<(Self, Recovery), LogError> {
+        let (state, recovery) = recovery::recover(dir.as_ref(), config, stable, now).await?;
         Ok((Self { state: Rc::new(RefCell::new(state)) }, recovery))
     }
 
@@ -217,6 +237,20 @@ impl Log {
         Ref::map(self.state.borrow(), |s| &s.producers)
     }
 
+    /// (first offset, marker) of transactions that ended at or past the stable offset.
+    pub fn ended_transactions(&self) -> Vec<(Offset, Offset)> {
+        self.state.borrow().ended.iter().map(|(&marker, &first)| (first, marker)).collect()
+    }
+
+    /// Nothing below `offset` will be truncated (the high watermark).
+    pub fn stable_to(&self, offset: Offset) {
+        let mut state = self.state.borrow_mut();
+        if offset > state.stable {
+            state.stable = offset;
+            state.ended = state.ended.split_off(&offset);
+        }
+    }
+
     /// Leader epochs, as of the last append. Do not hold it over an await.
     pub fn leader_epochs(&self) -> Ref<'_, LeaderEpochs> {
         Ref::map(self.state.borrow(), |s| &s.epochs)
@@ -227,27 +261,70 @@ impl Log {
     ///
     /// Never drop the future half way: the file would be ahead of the log.
     pub async fn append(&mut self, batches: Bytes, leader_epoch: i32, now: Instant) -> Result<Appended, LogError> {
-        self.usable()?;
-        let invalid = |reason: String| LogError::Invalid { reason };
-        let first = self.end_offset();
-        let mut next = first;
-        let mut parts = Vec::new();
-        for part in split(batches.clone()) {
-            let (mut header, bytes) = part.map_err(|e| invalid(e.to_string()))?;
-            header.verify_crc(&bytes).map_err(|e| invalid(e.to_string()))?;
-            marker_of(&header, &bytes).map_err(invalid)?;
+        let mut parts = self.parse(&batches)?;
+        let mut next = self.end_offset();
+        for (header, _) in &mut parts {
             header.base_offset = next;
             header.partition_leader_epoch = leader_epoch;
             next = header.next_offset();
+        }
+        let bytes = assigned(batches, &parts, leader_epoch);
+        self.write(bytes, &parts, now).await
+    }
+
+    /// Appends batches of the leader's log as they are: they go on from [`Log::end_offset`], in its leader epochs. See
+    /// [`Log::append`].
+    pub async fn append_replicated(&mut self, batches: Bytes, now: Instant) -> Result<Appended, LogError> {
+        let parts = self.parse(&batches)?;
+        let mut next = self.end_offset();
+        for (header, _) in &parts {
+            if header.base_offset != next {
+                let reason = format!("offset {} where {next} is expected", header.base_offset);
+                return Err(LogError::Invalid { reason });
+            }
+            next = header.next_offset();
+        }
+        self.write(batches, &parts, now).await
+    }
+
+    /// The batches' headers and lengths; every check that their bytes allow.
+    fn parse(&self, batches: &Bytes) -> Result<Vec<(BatchHeader, usize)>, LogError> {
+        self.usable()?;
+        let invalid = |reason: String| LogError::Invalid { reason };
+        let mut parts = Vec::new();
+        for part in split(batches.clone()) {
+            let (header, bytes) = part.map_err(|e| invalid(e.to_string()))?;
+            header.verify_crc(&bytes).map_err(|e| invalid(e.to_string()))?;
+            marker_of(&header, &bytes).map_err(invalid)?;
             parts.push((header, bytes.len()));
         }
         if parts.is_empty() {
             return Err(invalid("no batch".into()));
         }
-        if self.state.borrow().epochs.latest().is_some_and(|e| leader_epoch < e) {
-            return Err(invalid(format!("leader epoch {leader_epoch} is behind the log's")));
+        Ok(parts)
+    }
+
+    /// Writes batches whose headers are `parts`.
+    async fn write(
+        &mut self,
+        bytes: Bytes,
+        parts: &[(BatchHeader, usize)],
+        now: Instant,
+    ) -> Result<Appended, LogError> {
+        let first = self.end_offset();
+        let next = parts.last().map_or(first, |(header, _)| header.next_offset());
+        let mut latest = self.state.borrow().epochs.latest();
+        let mut epochs = Vec::new();
+        for (header, _) in parts {
+            let epoch = header.partition_leader_epoch;
+            if latest.is_some_and(|latest| epoch < latest) {
+                return Err(LogError::Invalid { reason: format!("leader epoch {epoch} is behind the log's") });
+            }
+            if latest != Some(epoch) {
+                epochs.push((epoch, header.base_offset));
+                latest = Some(epoch);
+            }
         }
-        let bytes = assigned(batches, &parts, leader_epoch);
 
         if self.must_roll(bytes.len(), next - first, now) {
             self.roll(now).await?;
@@ -267,7 +344,7 @@ impl Log {
         let mut rest = bytes;
         let mut transactions = Vec::new();
         let mut max_timestamp = i64::MIN;
-        for (header, len) in &parts {
+        for (header, len) in parts {
             let bytes = rest.split_to(*len);
             // Its control records were decoded above, so this cannot fail here.
             let change = state.note(at, header, &bytes, now).map_err(|reason| LogError::Invalid { reason })?;
@@ -276,7 +353,7 @@ impl Log {
             state.tail.push(header, bytes, state.config.tail_cache_bytes);
         }
         assert!(state.end() == next, "log end {} after an append up to {next}", state.end());
-        Ok(Appended { first, last: next - 1, max_timestamp, transactions })
+        Ok(Appended { first, last: next - 1, max_timestamp, transactions, epochs })
     }
 
     /// Appends the marker's control batch; see [`Log::append`]. The caller has asked [`ProducerStates::check_marker`].

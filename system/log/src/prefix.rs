@@ -53,7 +53,7 @@ impl Log {
         }
         Segment::create(&dir, offset).await?;
         disk::sync_dir(&dir).await.map_err(LogError::storage("sync", &dir))?;
-        let (mut fresh, _) = recovery::recover(&dir, config, now).await?;
+        let (mut fresh, _) = recovery::recover(&dir, config, Offset::MAX, now).await?;
         let mut state = self.state.borrow_mut();
         fresh.truncations = state.truncations + 1;
         *state = fresh;

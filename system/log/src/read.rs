@@ -75,13 +75,6 @@ impl LogReader {
         self.state.borrow().aborted.overlapping(from, to)
     }
 
-    /// The greatest leader epoch at or below `epoch` and where it ends; see
-    /// [`LeaderEpochs::end_offset_for_epoch`](crate::LeaderEpochs::end_offset_for_epoch).
-    pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, Offset)> {
-        let state = self.state.borrow();
-        state.epochs.end_offset_for_epoch(epoch, state.end())
-    }
-
     /// The leader epoch that wrote `offset`.
     pub fn epoch_for_offset(&self, offset: Offset) -> Option<i32> {
         self.state.borrow().epochs.epoch_for_offset(offset)

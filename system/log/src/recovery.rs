@@ -58,7 +58,13 @@ struct Listing {
     orphans: Vec<PathBuf>,
 }
 
-pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Result<(State, Recovery), LogError> {
+/// `stable`: what lies at or past it is read batch by batch, whatever the index files say.
+pub(crate) async fn recover(
+    dir: &Path,
+    config: LogConfig,
+    stable: Offset,
+    now: Instant,
+) -> Result<(State, Recovery), LogError> {
     disk::create_dir_all(dir).await.map_err(LogError::storage("create", dir))?;
     let listing = list(dir).await?;
     for orphan in &listing.orphans {
@@ -87,7 +93,8 @@ pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Resu
         aborted.push(loaded);
         state.segments.push(segment);
     }
-    let needed = aborted.iter().position(Option::is_none).unwrap_or(last);
+    let unstable = listing.segments.partition_point(|&base| base <= stable).saturating_sub(1);
+    let needed = aborted.iter().position(Option::is_none).unwrap_or(last).min(unstable);
     let from = restore_snapshot(&mut state, &listing, needed, now).await?;
     for txn in aborted.drain(..from).flatten().flatten() {
         state.aborted.push(txn);
@@ -111,6 +118,8 @@ pub(crate) async fn recover(dir: &Path, config: LogConfig, now: Instant) -> Resu
 
     make_durable(&mut state).await?;
     let end = state.end();
+    state.stable = stable.min(end);
+    state.ended = state.ended.split_off(&state.stable);
     for &offset in listing.snapshots.iter().filter(|&&o| o > end) {
         // Cannot be: a snapshot is written after a sync of all before it. Still, never load the future (KAFKA-6683).
         tracing::error!(offset, end, dir = %dir.display(), "removed a snapshot past the end of the log");
@@ -258,11 +267,11 @@ async fn make_durable(state: &mut State) -> Result<(), LogError> {
 /// Removes everything from the batch that holds `offset` on, then reads the log anew. Segments go from the last one
 /// down, each removal durable before the next, so that a crash leaves no gap. Checksums go before the bytes they are of.
 pub(crate) async fn truncate(state: &Rc<RefCell<State>>, offset: Offset, now: Instant) -> Result<(), LogError> {
-    let (dir, config, bases) = {
+    let (dir, config, stable, bases) = {
         let mut s = state.borrow_mut();
         s.truncations += 1;
         s.tail.clear();
-        (s.dir.clone(), s.config.clone(), s.segments.iter().map(|x| x.base).collect::<Vec<_>>())
+        (s.dir.clone(), s.config.clone(), s.stable, s.segments.iter().map(|x| x.base).collect::<Vec<_>>())
     };
     let keep = bases.partition_point(|&b| b <= offset).max(1);
     let snapshots = list(&dir).await?.snapshots;
@@ -293,7 +302,7 @@ pub(crate) async fn truncate(state: &Rc<RefCell<State>>, offset: Offset, now: In
     page_file.truncate(position).await?;
     file.set_len(position).await.map_err(LogError::storage("truncate", &path))?;
     file.sync().await.map_err(LogError::storage("sync", &path))?;
-    let (mut fresh, _) = recover(&dir, config, now).await?;
+    let (mut fresh, _) = recover(&dir, config, stable, now).await?;
     let mut s = state.borrow_mut();
     fresh.truncations = s.truncations + 1;
     *s = fresh;

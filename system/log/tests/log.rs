@@ -41,6 +41,10 @@ fn transactional(producer_id: i64, epoch: i16, sequence: i32) -> Bytes {
     b.build()
 }
 
+fn ends(producer_id: i64, producer_epoch: i16, commit: bool) -> Marker {
+    Marker { producer_id, producer_epoch, commit, coordinator_epoch: 0, version: TransactionVersion::V2 }
+}
+
 async fn open(dir: &Path, config: LogConfig) -> (Log, Recovery) {
     Log::open(dir, config, NOW).await.unwrap()
 }
@@ -287,7 +291,7 @@ fn leader_epochs_and_timestamps_are_found() {
         drop(log);
         let (log, _) = open(&dir, small()).await;
         assert_eq!(log.leader_epochs().starts(), [(1, 0), (4, 6), (6, 9)]);
-        assert_eq!(log.reader().end_offset_for_epoch(5), Some((4, 9)));
+        assert_eq!(log.leader_epochs().end_offset_for_epoch(5, 7, log.end_offset()), Some((4, 9)));
         let at = |t, upper| {
             let reader = log.reader();
             async move { reader.offset_for_timestamp(t, upper).await.unwrap() }
@@ -316,6 +320,63 @@ fn truncation_keeps_whole_batches_and_their_state() {
         let (log, found) = open(&dir, small()).await;
         assert_eq!((found.end, found.cut), (219, None));
         assert_eq!(all(&log).await, (0..219).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_followers_log_is_its_leaders_byte_for_byte() {
+    on_node(|dir| async move {
+        let (mut leader, _) = open(&dir.join("leader"), small()).await;
+        leader.append(transactional(1, 0, 0), 1, NOW).await.unwrap();
+        leader.append(batch(0, 3, 300), 3, NOW).await.unwrap();
+        leader.append_marker(&ends(1, 1, false), 3, 0, NOW).await.unwrap();
+        leader.append(transactional(2, 0, 0), 4, NOW).await.unwrap();
+        let (mut follower, _) = open(&dir.join("follower"), small()).await;
+        let whole = leader.reader().read(0, 1 << 20, Offset::MAX).await.unwrap();
+        let done = follower.append_replicated(whole.clone(), NOW).await.unwrap();
+        assert_eq!((done.first, done.last, done.epochs.clone()), (0, 5, vec![(1, 0), (3, 1), (4, 5)]));
+        assert_eq!(done.transactions.len(), 3, "{:?}", done.transactions);
+        assert_eq!(follower.reader().read(0, 1 << 20, Offset::MAX).await.unwrap(), whole);
+        assert_eq!(*follower.leader_epochs(), *leader.leader_epochs());
+        assert_eq!(*follower.producers(), *leader.producers());
+        assert_eq!(follower.reader().aborted_transactions(0, 6), leader.reader().aborted_transactions(0, 6));
+        let again = follower.append_replicated(whole.clone(), NOW).await;
+        assert!(matches!(again, Err(LogError::Invalid { .. })), "not from its end on: {again:?}");
+        let old = batch(3, 1, 10);
+        follower.append(old, 5, NOW).await.unwrap();
+        leader.append(batch(3, 1, 10), 4, NOW).await.unwrap();
+        leader.append(batch(4, 1, 10), 4, NOW).await.unwrap();
+        let older = leader.reader().read(7, 1 << 20, Offset::MAX).await.unwrap();
+        let older = follower.append_replicated(older, NOW).await;
+        assert!(matches!(older, Err(LogError::Invalid { .. })), "an older epoch: {older:?}");
+        assert_eq!(follower.end_offset(), 7);
+    });
+}
+
+#[test]
+fn transactions_whose_marker_is_not_stable_are_known_after_truncation_and_restart() {
+    on_node(|dir| async move {
+        let (mut log, _) = open(&dir, small()).await;
+        log.append(transactional(1, 0, 0), 1, NOW).await.unwrap();
+        fill(&mut log, 1, 60).await;
+        log.append_marker(&ends(1, 1, true), 1, 0, NOW).await.unwrap();
+        log.append(transactional(2, 0, 0), 1, NOW).await.unwrap();
+        log.append_marker(&ends(2, 1, false), 1, 0, NOW).await.unwrap();
+        assert_eq!(log.ended_transactions(), [(0, 181), (182, 183)]);
+        log.stable_to(100);
+        drop(log);
+        // The stable offset lies segments before the last one.
+        let (mut log, found) = Log::open_from(&dir, small(), 100, NOW).await.unwrap();
+        assert!(found.scanned > 1);
+        assert_eq!(log.ended_transactions(), [(0, 181), (182, 183)]);
+        log.truncate_to(183, NOW).await.unwrap();
+        assert_eq!(log.ended_transactions(), [(0, 181)]);
+        assert_eq!(log.producers().open_transactions().collect::<Vec<_>>(), [(182, 2)]);
+        log.truncate_to(181, NOW).await.unwrap();
+        assert_eq!(log.producers().open_transactions().collect::<Vec<_>>(), [(0, 1)]);
+        log.append_marker(&ends(1, 1, true), 2, 0, NOW).await.unwrap();
+        log.stable_to(182);
+        assert_eq!(log.ended_transactions(), []);
     });
 }
 

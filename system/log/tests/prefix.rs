@@ -68,7 +68,7 @@ fn segments_below_an_offset_go() {
 
         let mut log = open(&dir).await;
         is_whole(&log, start, 40).await;
-        assert_eq!(log.leader_epochs().end_offset_for_epoch(3, 40), Some((3, 30)));
+        assert_eq!(log.leader_epochs().end_offset_for_epoch(3, 4, 40), Some((3, 30)));
         // The active segment stays, whatever is asked.
         log.delete_before(1000).await.unwrap();
         let start = log.start_offset();

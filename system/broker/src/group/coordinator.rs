@@ -34,6 +34,11 @@ impl GroupCoordinator {
         Ok(())
     }
 
+    /// This broker does not lead the partition any more.
+    pub(crate) fn resign(&self, index: i32) {
+        self.shards.borrow_mut().remove(&index);
+    }
+
     /// A transaction's marker is in this partition of `__consumer_offsets`.
     pub(crate) async fn transaction_ended(&self, index: i32, producer_id: i64, commit: bool) {
         let shard = self.shards.borrow().get(&index).map(|(s, _)| Rc::clone(s));

@@ -1,9 +1,10 @@
 //! Does what the machine decides, on the log. The only owner of the log's writing half.
 //!
-//! A flush runs in a task of its own and reports back as a command, so that appends go on meanwhile. Everything else is
-//! done in order, one action after another, with a crash point before and after: `append`, `roll`, `flush`, `publish`,
-//! `ack`.
+//! A flush runs in a task of its own and reports back as a command, so that appends go on meanwhile; so does a question
+//! to the controller. Everything else is done in order, one action after another, with a crash point before and after:
+//! `append`, `replicate`, `truncate`, `roll`, `flush`, `publish`, `ack`, `isr`.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,11 +15,13 @@ use env::node::{When, crash_point};
 use env::probe::probe;
 use env::sync::{mpsc, oneshot};
 use env::task::{self, AbortOnDrop};
-use log::{Flushed, Log, LogError, Marker, MarkerVerdict, Origin, ProducerError, Verdict};
+use log::{Flushed, Log, LogError, Marker, MarkerVerdict, Offset, Origin, ProducerError, Verdict};
 use protocol::ErrorCode;
 use protocol::batch::BatchHeader;
 
-use super::machine::{Action, Input, Machine, Outcome, Start, Token, Work};
+use super::isr::{AlterPartition, IsrProposal, IsrState};
+use super::leader::{Ask, Fetched, Leadership};
+use super::machine::{Action, Following, Input, Machine, Outcome, Position, Settings, Start, Token, Work};
 use super::probe::{PartitionEvent, PartitionProbe};
 use super::{Acks, Appended, Inner, Partition, PartitionConfig, TopicPartition};
 use crate::failure::{BrokerError, Failure};
@@ -29,72 +32,116 @@ const ROLE: &str = "broker";
 /// What comes over the channel.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append { work: Work, acks: Acks, reply: oneshot::Sender<Result<Appended, ErrorCode>> },
+    Lead(Leadership, oneshot::Sender<()>),
+    Follow(Following, oneshot::Sender<()>),
+    Append {
+        work: Work,
+        acks: Acks,
+        reply: oneshot::Sender<Result<Appended, ErrorCode>>,
+    },
+    Replicate {
+        leader_epoch: i32,
+        records: Bytes,
+        high_watermark: Offset,
+        reply: oneshot::Sender<Result<Position, ErrorCode>>,
+    },
+    Truncate {
+        leader_epoch: i32,
+        diverging: (i32, Offset),
+        reply: oneshot::Sender<Result<Position, ErrorCode>>,
+    },
+    Fetched(Fetched),
+    IsrAnswered {
+        attempt: u64,
+        result: Result<IsrState, ErrorCode>,
+    },
+    Tick,
     Flushed(Result<Flushed, LogError>),
     Close,
 }
 
+/// Recovers the log. `high_watermark` is the lower bound that an earlier life left, `None` if nobody but this node has a
+/// copy, so that all of it counts.
 pub(super) async fn open(
     id: Rc<TopicPartition>,
     dir: PathBuf,
     config: PartitionConfig,
-    leader_epoch: i32,
+    high_watermark: Option<Offset>,
+    controller: Option<Rc<dyn AlterPartition>>,
     failure: Failure,
 ) -> Result<Partition, BrokerError> {
-    let opened = Log::open(&dir, config.log.clone(), clock::now()).await;
+    let stable = high_watermark.unwrap_or(Offset::MAX);
+    let opened = Log::open_from(&dir, config.log.clone(), stable, clock::now()).await;
     let (log, recovery) = opened.map_err(|e| BrokerError::storage(&id, e))?;
-    if let Some(latest) = log.leader_epochs().latest()
-        && latest > leader_epoch
-    {
-        return Err(BrokerError::corrupt(&id, format!("its log is of epoch {latest}, it is led in {leader_epoch}")));
-    }
-    let start = Start {
-        log_start: log.start_offset(),
-        end: log.end_offset(),
-        open: log.producers().open_transactions().map(|(first, _)| first).collect(),
+    let settings = Settings {
+        node: config.node_id,
+        flush: config.flush,
+        max_queued_bytes: config.max_queued_bytes,
+        lag_max: config.lag_max,
     };
-    let machine = Machine::new(config.node_id, config.flush, config.max_queued_bytes, start);
-    let purgatory = Purgatory::new(machine.high_watermark(), machine.last_stable_offset());
+    let machine = Machine::new(settings, start(&log, stable));
+    let purgatory = Purgatory::new(machine.bounds());
+    let machine = Rc::new(RefCell::new(machine));
     let (commands, inbox) = mpsc::unbounded_channel();
     let reader = log.reader();
     let driver = Driver {
         id: Rc::clone(&id),
-        leader_epoch,
+        segment_bytes: config.log.segment_bytes as usize,
         log,
-        machine,
+        machine: Rc::clone(&machine),
         inbox,
         commands: commands.clone(),
         purgatory: purgatory.clone(),
+        controller,
         failure: failure.clone(),
-        replies: BTreeMap::new(),
+        appends: BTreeMap::new(),
+        positions: BTreeMap::new(),
+        roles: VecDeque::new(),
         next_token: 0,
         flush: None,
+        altering: None,
     };
     driver.report(|| PartitionEvent::Opened {
-        leader_epoch,
         log_start: driver.log.start_offset(),
         end: recovery.end,
-        last_stable_offset: driver.machine.last_stable_offset(),
         cut: recovery.cut.as_ref().map_or(0, |c| c.bytes),
     });
     let task = task::spawn(driver.run()).abort_on_drop();
     let task = Some(task).into();
-    Ok(Partition(Rc::new(Inner { id, leader_epoch, commands, reader, purgatory, failure, task })))
+    Ok(Partition(Rc::new(Inner { id, machine, commands, reader, purgatory, failure, task })))
+}
+
+/// The log as a machine starts from it.
+fn start(log: &Log, high_watermark: Offset) -> Start {
+    Start {
+        log_start: log.start_offset(),
+        end: log.end_offset(),
+        high_watermark,
+        open: log.producers().open_transactions().map(|(first, _)| first).collect(),
+        ended: log.ended_transactions(),
+        epochs: log.leader_epochs().clone(),
+    }
 }
 
 struct Driver {
     id: Rc<TopicPartition>,
-    leader_epoch: i32,
+    segment_bytes: usize,
     log: Log,
-    machine: Machine,
+    /// Shared with the handles, which only look at it.
+    machine: Rc<RefCell<Machine>>,
     inbox: mpsc::UnboundedReceiver<Command>,
-    /// For the end of a flush.
+    /// For the end of a flush, and for the controller's answers.
     commands: mpsc::UnboundedSender<Command>,
     purgatory: Purgatory,
+    controller: Option<Rc<dyn AlterPartition>>,
     failure: Failure,
-    replies: BTreeMap<Token, oneshot::Sender<Result<Appended, ErrorCode>>>,
+    appends: BTreeMap<Token, oneshot::Sender<Result<Appended, ErrorCode>>>,
+    positions: BTreeMap<Token, oneshot::Sender<Result<Position, ErrorCode>>>,
+    /// Who waits for a role to be in force, in order.
+    roles: VecDeque<oneshot::Sender<()>>,
     next_token: Token,
     flush: Option<AbortOnDrop<()>>,
+    altering: Option<AbortOnDrop<()>>,
 }
 
 impl Driver {
@@ -105,9 +152,14 @@ impl Driver {
             let Some(command) = self.inbox.recv().await else { return };
             inputs.extend(self.input(command).await);
             while let Some(input) = inputs.pop_front() {
-                for action in self.machine.handle(input) {
+                let role = matches!(input, Input::Lead(_) | Input::Follow(_));
+                let actions = self.machine.borrow_mut().handle(clock::now(), input);
+                for action in actions {
                     open &= action != Action::Closed;
                     inputs.extend(self.execute(action).await);
+                }
+                if role && let Some(done) = self.roles.pop_front() {
+                    let _ = done.send(());
                 }
                 // All that has come meanwhile: what can be appended now shares the next flush.
                 while let Ok(command) = self.inbox.try_recv() {
@@ -120,11 +172,32 @@ impl Driver {
 
     async fn input(&mut self, command: Command) -> Option<Input> {
         Some(match command {
-            Command::Append { work, acks, reply } => {
-                self.next_token += 1;
-                self.replies.insert(self.next_token, reply);
-                Input::Append { token: self.next_token, work, acks }
+            Command::Lead(with, done) => {
+                self.roles.push_back(done);
+                Input::Lead(with)
             }
+            Command::Follow(with, done) => {
+                self.roles.push_back(done);
+                Input::Follow(with)
+            }
+            Command::Append { work, acks, reply } => {
+                let token = self.token();
+                self.appends.insert(token, reply);
+                Input::Append { token, work, acks }
+            }
+            Command::Replicate { leader_epoch, records, high_watermark, reply } => {
+                let token = self.token();
+                self.positions.insert(token, reply);
+                Input::Replicate { token, leader_epoch, records, high_watermark }
+            }
+            Command::Truncate { leader_epoch, diverging, reply } => {
+                let token = self.token();
+                self.positions.insert(token, reply);
+                Input::Truncate { token, leader_epoch, diverging }
+            }
+            Command::Fetched(fetch) => Input::Fetched(fetch),
+            Command::IsrAnswered { attempt, result } => Input::IsrAnswered { attempt, result },
+            Command::Tick => Input::Tick,
             Command::Flushed(result) => {
                 self.flush = None;
                 match self.log.flushed(result).await {
@@ -142,16 +215,53 @@ impl Driver {
         })
     }
 
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        self.next_token
+    }
+
     async fn execute(&mut self, action: Action) -> Option<Input> {
         match action {
-            Action::Append { token, work } => {
+            Action::Append { token, work, leader_epoch } => {
                 self.crash_point("append", When::Before).await;
                 let outcome = match work {
-                    Work::Data { header, records, origin } => self.append(&header, records, origin).await,
-                    Work::Marker(marker) => self.append_marker(&marker).await,
+                    Work::Data { header, records, origin } => self.append(&header, records, origin, leader_epoch).await,
+                    Work::Marker(marker) => self.append_marker(&marker, leader_epoch).await,
                 };
                 self.crash_point("append", When::After).await;
                 return Some(Input::Appended { token, outcome });
+            }
+            Action::Replicate { token, records } => {
+                self.crash_point("replicate", When::Before).await;
+                let outcome = self.replicate(records).await;
+                self.crash_point("replicate", When::After).await;
+                return Some(Input::Appended { token, outcome });
+            }
+            Action::Truncate { token, offset } => {
+                self.crash_point("truncate", When::Before).await;
+                let from = self.log.end_offset();
+                let cut = self.log.truncate_to(offset, clock::now()).await;
+                self.crash_point("truncate", When::After).await;
+                let log = match cut {
+                    Ok(()) => {
+                        let (to, high_watermark) = (self.log.end_offset(), self.purgatory.bounds().high_watermark);
+                        tracing::info!(partition = %self.id, from, to, high_watermark, "truncated");
+                        self.report(|| PartitionEvent::Truncated { from, to, high_watermark });
+                        Some(start(&self.log, high_watermark.min(to)))
+                    }
+                    Err(error) => {
+                        self.fatal(error);
+                        None
+                    }
+                };
+                return Some(Input::Truncated { token, log });
+            }
+            Action::AlterIsr(ask) => self.alter_isr(ask),
+            Action::RoleChanged => self.role_changed(),
+            Action::Position { token, result } => {
+                if let Some(reply) = self.positions.remove(&token) {
+                    let _ = reply.send(result);
+                }
             }
             Action::Flush => {
                 let (flusher, commands) = (self.log.flusher(), self.commands.clone());
@@ -167,21 +277,27 @@ impl Driver {
                     .abort_on_drop(),
                 );
             }
-            Action::Publish { high_watermark, last_stable_offset } => {
+            Action::Publish(bounds) => {
                 self.crash_point("publish", When::Before).await;
                 let before = self.purgatory.bounds();
-                if high_watermark != before.0 {
-                    self.report(|| PartitionEvent::HighWatermark { offset: high_watermark });
+                let leads = self.machine.borrow().leader().is_some();
+                if bounds.high_watermark != before.high_watermark {
+                    let offset = bounds.high_watermark;
+                    self.log.stable_to(offset);
+                    self.report(|| match leads {
+                        true => PartitionEvent::HighWatermark { offset },
+                        false => PartitionEvent::FollowersHighWatermark { offset },
+                    });
                 }
-                if last_stable_offset != before.1 {
-                    self.report(|| PartitionEvent::LastStableOffset { offset: last_stable_offset });
+                if leads && bounds.last_stable_offset != before.last_stable_offset {
+                    self.report(|| PartitionEvent::LastStableOffset { offset: bounds.last_stable_offset });
                 }
-                self.purgatory.publish(high_watermark, last_stable_offset);
+                self.purgatory.publish(bounds);
                 self.crash_point("publish", When::After).await;
             }
             Action::Reply { token, result } => {
                 self.crash_point("ack", When::Before).await;
-                if let Some(reply) = self.replies.remove(&token) {
+                if let Some(reply) = self.appends.remove(&token) {
                     // Whoever asked may have gone; the append stands all the same.
                     let _ = reply.send(result);
                 }
@@ -201,7 +317,80 @@ impl Driver {
         None
     }
 
-    async fn append(&mut self, header: &BatchHeader, records: Bytes, origin: Origin) -> Outcome {
+    fn role_changed(&mut self) {
+        // A question of the earlier leadership: its answer would be ignored.
+        self.altering = None;
+        let event = {
+            let machine = self.machine.borrow();
+            match (machine.leader(), machine.following()) {
+                (Some(leader), _) => Some(PartitionEvent::Led {
+                    leader_epoch: leader.leader_epoch,
+                    end: machine.log_end_offset(),
+                    high_watermark: machine.high_watermark(),
+                    last_stable_offset: machine.last_stable_offset(),
+                }),
+                (None, Some(with)) => Some(PartitionEvent::Followed {
+                    leader_epoch: with.leader_epoch,
+                    leader: with.leader,
+                    end: machine.log_end_offset(),
+                }),
+                (None, None) => None,
+            }
+        };
+        if let Some(event) = event {
+            tracing::debug!(partition = %self.id, ?event, "role changed");
+            self.report(|| event);
+        }
+        self.purgatory.role_changed();
+    }
+
+    fn alter_isr(&mut self, ask: Ask) {
+        let Some(controller) = self.controller.clone() else { return };
+        let commands = self.commands.clone();
+        let Ask { attempt, leader_epoch, partition_epoch, isr, after } = ask;
+        let TopicPartition { topic_id, partition, .. } = *self.id;
+        self.report(|| PartitionEvent::IsrAsked { leader_epoch, isr: isr.iter().map(|(id, _)| *id).collect() });
+        let asking = async move {
+            if !after.is_zero() {
+                env::time::sleep(after).await;
+            }
+            crash_point(ROLE, "isr", Some(partition), When::Before).await;
+            let proposal = IsrProposal { topic_id, partition, leader_epoch, partition_epoch, isr };
+            let result = controller.alter(proposal).await;
+            crash_point(ROLE, "isr", Some(partition), When::After).await;
+            // The driver is gone only with its node.
+            let _ = commands.send(Command::IsrAnswered { attempt, result });
+        };
+        self.altering = Some(task::spawn(asking).abort_on_drop());
+    }
+
+    /// Appends the leader's batches. What went in before one that does not is kept.
+    async fn replicate(&mut self, records: Bytes) -> Outcome {
+        let (mut epochs, mut transactions) = (Vec::new(), Vec::new());
+        let mut range = None;
+        for piece in pieces(records, self.segment_bytes) {
+            let records = BatchHeader::parse(&piece).map_or(1, |h| i64::from(h.last_offset_delta) + 1);
+            let appended = match self.roll_if_due(piece.len(), records).await {
+                Ok(()) => self.log.append_replicated(piece, clock::now()).await,
+                Err(error) => Err(error),
+            };
+            match self.outcome(appended) {
+                Outcome::Done { first, last, epochs: e, transactions: t } => {
+                    epochs.extend(e);
+                    transactions.extend(t);
+                    range = Some((range.map_or(first, |(begin, _)| begin), last));
+                }
+                Outcome::Failed => return Outcome::Failed,
+                other if range.is_none() => return other,
+                _ => break,
+            }
+        }
+        let Some((first, last)) = range else { return Outcome::Refused(ErrorCode::CORRUPT_MESSAGE) };
+        self.report(|| PartitionEvent::Replicated { base: first, last });
+        Outcome::Done { first, last, epochs, transactions }
+    }
+
+    async fn append(&mut self, header: &BatchHeader, records: Bytes, origin: Origin, leader_epoch: i32) -> Outcome {
         let (producer_id, producer_epoch) = (header.producer_id, header.producer_epoch);
         let base_sequence = header.base_sequence;
         let verdict = self.log.producers().check(header, origin, clock::now());
@@ -224,7 +413,7 @@ impl Driver {
             }
         }
         let outcome = match self.roll_if_due(records.len(), i64::from(header.last_offset_delta) + 1).await {
-            Ok(()) => self.log.append(records, self.leader_epoch, clock::now()).await,
+            Ok(()) => self.log.append(records, leader_epoch, clock::now()).await,
             Err(error) => Err(error),
         };
         let outcome = self.outcome(outcome);
@@ -241,7 +430,7 @@ impl Driver {
         outcome
     }
 
-    async fn append_marker(&mut self, marker: &Marker) -> Outcome {
+    async fn append_marker(&mut self, marker: &Marker, leader_epoch: i32) -> Outcome {
         let verdict = self.log.producers().check_marker(marker);
         match verdict {
             Ok(MarkerVerdict::Append) => {}
@@ -252,7 +441,7 @@ impl Driver {
             }
         }
         let outcome = match self.roll_if_due(128, 1).await {
-            Ok(()) => self.log.append_marker(marker, self.leader_epoch, clock::wall_ms(), clock::now()).await,
+            Ok(()) => self.log.append_marker(marker, leader_epoch, clock::wall_ms(), clock::now()).await,
             Err(error) => Err(error),
         };
         let outcome = self.outcome(outcome);
@@ -282,7 +471,9 @@ impl Driver {
 
     fn outcome(&self, result: Result<log::Appended, LogError>) -> Outcome {
         match result {
-            Ok(done) => Outcome::Done { first: done.first, last: done.last, transactions: done.transactions },
+            Ok(log::Appended { first, last, epochs, transactions, .. }) => {
+                Outcome::Done { first, last, epochs, transactions }
+            }
             Err(LogError::Invalid { reason }) => {
                 tracing::debug!(partition = %self.id, reason, "batch refused");
                 Outcome::Refused(ErrorCode::CORRUPT_MESSAGE)
@@ -310,6 +501,27 @@ impl Driver {
     async fn crash_point(&self, label: &'static str, when: When) {
         crash_point(ROLE, label, Some(self.id.partition), when).await;
     }
+}
+
+/// Whole batches in pieces that fit a segment, one batch at least in each.
+fn pieces(records: Bytes, segment_bytes: usize) -> Vec<Bytes> {
+    if records.len() <= segment_bytes {
+        return vec![records];
+    }
+    let mut pieces = Vec::new();
+    let (mut begin, mut at) = (0, 0);
+    for part in protocol::batch::split(records.clone()) {
+        // What is no batch is refused where it is appended.
+        let Ok((header, _)) = part else { break };
+        let next = at + header.total_len();
+        if next - begin > segment_bytes && at > begin {
+            pieces.push(records.slice(begin..at));
+            begin = at;
+        }
+        at = next;
+    }
+    pieces.push(records.slice(begin..));
+    pieces
 }
 
 fn error_code(refusal: &ProducerError) -> ErrorCode {

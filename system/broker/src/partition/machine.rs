@@ -1,25 +1,39 @@
-//! What a partition's leader decides: in which order appends go to the log, when to flush, when to acknowledge, what
-//! readers may see. Pure: inputs in, actions out; the driver executes them and feeds back what came of them.
+//! What a partition decides: as a leader in which order appends go to the log, when to flush, when to acknowledge; as a
+//! follower what to append and what to cut away; as either what readers may see. Pure: inputs in, actions out; the
+//! driver executes them and feeds back what came of them.
 //!
 //! ```text
-//! Append ──▶ queue ──▶ [Append] ──▶ log end ──▶ [Flush] ──▶ flushed ──▶ min over ISR = high watermark ──▶ [Publish], [Reply]
+//! leader    Append ───▶ queue ──▶ [Append] ──▶ log end ──▶ [Flush] ──▶ min over ISR = high watermark ──▶ [Publish], [Reply]
+//! follower  Replicate ─▶ queue ─▶ [Replicate] ─▶ log end ─▶ [Flush] ──▶ [Position]: fetch on from there
+//!           Truncate ──▶ queue ─▶ [Truncate], durable ─────────────────▶ [Position]
 //! ```
 //!
-//! - One append is at the log at a time, in the order of the queue. A flush runs beside it (group commit): what is
-//!   appended meanwhile goes with the next one.
-//! - A member of the in-sync set counts with what it would still have after its worst crash: its flushed offset under
-//!   `flush=fsync`, its log end under the page cache.
+//! - One thing is at the log at a time, in the order of the queue. A flush runs beside appends (group commit): what is
+//!   appended meanwhile goes with the next one. A truncation waits for the flush to end.
+//! - A replica counts with what it would still have after its worst crash: its flushed offset under `flush=fsync`, its
+//!   log end under the page cache. A follower is given a position to fetch from only once all below it is so secured;
+//!   so the offset it fetches from says how far it counts (and an acknowledged record is on as many disks as the
+//!   in-sync set has members).
 //! - acks=all waits for the high watermark, a duplicate's too: its first copy may still be lost (Redpanda 4576093165).
+//! - A leader that is deposed answers what waits with NOT_LEADER_OR_FOLLOWER: whether it stays in the log is for the
+//!   next leader to say. A new leader keeps the high watermark it knew, and raises it only by what the in-sync set
+//!   fetches in its own epoch.
+//! - A follower takes the high watermark from an answer that proves agreement only, never from one that says where the
+//!   logs part (KAFKA-14704), and no further than its own end.
 //! - The last stable offset is the exclusive bound of what read_committed sees. A transaction counts as open until its
 //!   *marker* is below the high watermark: else a crash could take back a marker that readers had seen the effect of.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
-use log::{Marker, Offset, Origin, TxnChange};
+use env::clock::Instant;
+use log::{LeaderEpochs, Marker, Offset, Origin, TxnChange};
 use protocol::ErrorCode;
 use protocol::batch::BatchHeader;
 
+use super::isr::IsrState;
+use super::leader::{Ask, Fetched, Leader, Leadership};
 use super::{Acks, Appended};
 use crate::config::Flush;
 
@@ -45,19 +59,18 @@ impl Work {
     }
 }
 
-/// What came of an [`Action::Append`].
+/// What came of an [`Action::Append`] or an [`Action::Replicate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done {
         first: Offset,
         last: Offset,
+        /// (leader epoch, first offset) of the epochs that begin with it.
+        epochs: Vec<(i32, Offset)>,
         transactions: Vec<TxnChange>,
     },
     /// In the log already, at these offsets.
-    Duplicate {
-        first: Offset,
-        last: Offset,
-    },
+    Duplicate { first: Offset, last: Offset },
     /// The marker is in the log already.
     MarkerThere,
     /// Certainly not appended.
@@ -66,8 +79,20 @@ pub enum Outcome {
     Failed,
 }
 
+/// Whom this node follows, as the controller committed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Following {
+    pub leader_epoch: i32,
+    pub partition_epoch: i32,
+    /// `None` while the partition has no leader.
+    pub leader: Option<i32>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
+    /// Lead from now on, or the in-sync set changed meanwhile.
+    Lead(Leadership),
+    Follow(Following),
     Append {
         token: Token,
         work: Work,
@@ -77,6 +102,35 @@ pub enum Input {
         token: Token,
         outcome: Outcome,
     },
+    /// What the leader of `leader_epoch` answered to a fetch from this log's end: whole batches, perhaps none.
+    Replicate {
+        token: Token,
+        leader_epoch: i32,
+        records: Bytes,
+        /// The leader's.
+        high_watermark: Offset,
+    },
+    /// The leader of `leader_epoch` holds other records from here on: the greatest of its epochs that is at or below the
+    /// one asked for, and where that ends (KIP-320).
+    Truncate {
+        token: Token,
+        leader_epoch: i32,
+        diverging: (i32, Offset),
+    },
+    /// `None` if the log failed.
+    Truncated {
+        token: Token,
+        log: Option<Start>,
+    },
+    /// A follower fetched from this leader.
+    Fetched(Fetched),
+    /// The controller's answer to an [`Action::AlterIsr`].
+    IsrAnswered {
+        attempt: u64,
+        result: Result<IsrState, ErrorCode>,
+    },
+    /// Time to look for members that do not keep up.
+    Tick,
     /// A flush ended: everything below is durable here.
     Flushed(Offset),
     FlushFailed,
@@ -85,65 +139,154 @@ pub enum Input {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Append it and answer with [`Input::Appended`]. No other is given before that.
+    /// Append it and answer with [`Input::Appended`]. No other is given before that, nor are the next two.
     Append {
         token: Token,
         work: Work,
+        leader_epoch: i32,
+    },
+    /// Append the leader's batches as they are and answer with [`Input::Appended`].
+    Replicate {
+        token: Token,
+        records: Bytes,
+    },
+    /// Cut the log at `offset`, durably, and answer with [`Input::Truncated`].
+    Truncate {
+        token: Token,
+        offset: Offset,
     },
     /// Begin to sync; answer with [`Input::Flushed`] or [`Input::FlushFailed`]. No other is given before that.
     Flush,
     /// Let readers see these bounds. Always before the replies that they allow.
-    Publish {
-        high_watermark: Offset,
-        last_stable_offset: Offset,
-    },
+    Publish(Bounds),
     Reply {
         token: Token,
         result: Result<Appended, ErrorCode>,
     },
+    /// The answer to [`Input::Replicate`] and [`Input::Truncate`]: where to fetch from next.
+    Position {
+        token: Token,
+        result: Result<Position, ErrorCode>,
+    },
+    /// Ask the controller for this in-sync set.
+    AlterIsr(Ask),
+    /// The role changed: tell whoever waits for the earlier one.
+    RoleChanged,
     /// The log failed: tell the broker.
     Fail,
     /// All is done and durable; nothing will follow.
     Closed,
 }
 
-/// Where an in-sync replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Member {
-    end: Offset,
-    flushed: Offset,
+/// What readers may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// One past the last offset that the whole in-sync set has secured, as far as this replica knows.
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    /// For followers, which read past the high watermark.
+    pub log_end: Offset,
 }
 
-/// The state of the log that a machine starts from: as recovered, so all of it durable.
+/// Where a follower's log ends, all of it secured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    pub end: Offset,
+    /// Of its last batch; `None` if the log is empty.
+    pub last_epoch: Option<i32>,
+}
+
+/// The state of the log that a machine starts from, or goes on from after a truncation: all of it durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     pub log_start: Offset,
     pub end: Offset,
+    /// A lower bound, from an earlier life or this one.
+    pub high_watermark: Offset,
     /// First offsets of open transactions.
     pub open: Vec<Offset>,
+    /// (first offset, marker) of transactions whose marker is at or past the high watermark.
+    pub ended: Vec<(Offset, Offset)>,
+    pub epochs: LeaderEpochs,
 }
 
-/// One partition, led here.
+impl Start {
+    fn transactions(&self) -> BTreeMap<Offset, Option<Offset>> {
+        let open = self.open.iter().map(|first| (*first, None));
+        let ended = self.ended.iter().filter(|(_, marker)| *marker >= self.high_watermark);
+        open.chain(ended.map(|(first, marker)| (*first, Some(*marker)))).collect()
+    }
+}
+
+/// Settings of one partition's machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub node: i32,
+    pub flush: Flush,
+    pub max_queued_bytes: usize,
+    /// A follower that has not had all there was for this long leaves the in-sync set (`replica.lag.time.max.ms`).
+    pub lag_max: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Role {
+    /// Open, and not told yet.
+    None,
+    Leader(Box<Leader>),
+    Follower {
+        with: Following,
+        /// The leader's high watermark, as of its last answer that proved agreement.
+        high_watermark: Offset,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    Lead(Leadership),
+    Follow(Following),
+}
+
+#[derive(Clone, Debug)]
+enum Queued {
+    Append { token: Token, work: Work, acks: Acks },
+    Replicate { token: Token, leader_epoch: i32, records: Bytes, high_watermark: Offset },
+    Truncate { token: Token, leader_epoch: i32, diverging: (i32, Offset) },
+}
+
+/// What is at the log.
+#[derive(Clone, Copy, Debug)]
+enum AtLog {
+    Append { token: Token, acks: Acks, leader_epoch: i32 },
+    Replicate { token: Token, leader_epoch: i32, high_watermark: Offset },
+    Truncate { token: Token },
+}
+
+/// One replica of one partition.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    node: i32,
-    flush: Flush,
+    settings: Settings,
     log_start: Offset,
-    queue: VecDeque<(Token, Work, Acks)>,
+    end: Offset,
+    flushed: Offset,
+    epochs: LeaderEpochs,
+    role: Role,
+    /// A change that waits for what is at the log.
+    next_role: Option<Change>,
+    queue: VecDeque<Queued>,
     queued_bytes: usize,
-    max_queued_bytes: usize,
-    appending: Option<(Token, Acks)>,
+    at_log: Option<AtLog>,
     /// Appends since the last flush began.
     unflushed: usize,
     flushing: bool,
-    /// By node id, this one included.
-    in_sync: BTreeMap<i32, Member>,
+    published: Bounds,
     high_watermark: Offset,
     last_stable: Offset,
     /// First offset of each transaction that is open, or whose marker is not below the high watermark.
     transactions: BTreeMap<Offset, Option<Offset>>,
     /// Acknowledgements by the high watermark they wait for.
     waiting: BTreeMap<(Offset, Token), Appended>,
+    /// Positions by what must be secured before they are given.
+    unsecured: BTreeMap<(Offset, Token), ()>,
     closing: bool,
     /// Closed or failed.
     stopped: bool,
@@ -151,29 +294,37 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(node: i32, flush: Flush, max_queued_bytes: usize, start: Start) -> Self {
-        let me = Member { end: start.end, flushed: start.end };
-        let transactions: BTreeMap<_, _> = start.open.into_iter().map(|first| (first, None)).collect();
-        let last_stable = transactions.keys().next().copied().unwrap_or(start.end);
+    pub fn new(settings: Settings, start: Start) -> Self {
+        let high_watermark = start.high_watermark.clamp(start.log_start, start.end);
+        let transactions = Start { high_watermark, ..start.clone() }.transactions();
+        let last_stable = transactions.keys().next().map_or(high_watermark, |first| (*first).min(high_watermark));
         Self {
-            node,
-            flush,
+            settings,
             log_start: start.log_start,
+            end: start.end,
+            flushed: start.end,
+            epochs: start.epochs,
+            role: Role::None,
+            next_role: None,
             queue: VecDeque::new(),
             queued_bytes: 0,
-            max_queued_bytes,
-            appending: None,
+            at_log: None,
             unflushed: 0,
             flushing: false,
-            in_sync: BTreeMap::from([(node, me)]),
-            high_watermark: start.end,
+            published: Bounds { high_watermark, last_stable_offset: last_stable, log_end: start.end },
+            high_watermark,
             last_stable,
             transactions,
             waiting: BTreeMap::new(),
+            unsecured: BTreeMap::new(),
             closing: false,
             stopped: false,
             closed: false,
         }
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        Bounds { high_watermark: self.high_watermark, last_stable_offset: self.last_stable, log_end: self.end }
     }
 
     pub fn high_watermark(&self) -> Offset {
@@ -185,21 +336,95 @@ impl Machine {
     }
 
     pub fn log_end_offset(&self) -> Offset {
-        self.me().end
+        self.end
     }
 
-    pub fn handle(&mut self, input: Input) -> Vec<Action> {
+    /// Of the present role; -1 before there is any.
+    pub fn leader_epoch(&self) -> i32 {
+        match &self.role {
+            Role::None => -1,
+            Role::Leader(leader) => leader.leader_epoch,
+            Role::Follower { with, .. } => with.leader_epoch,
+        }
+    }
+
+    pub fn leader(&self) -> Option<&Leader> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        }
+    }
+
+    pub fn following(&self) -> Option<Following> {
+        match &self.role {
+            Role::Follower { with, .. } => Some(*with),
+            _ => None,
+        }
+    }
+
+    /// The leader epochs of the log.
+    pub fn epochs(&self) -> &LeaderEpochs {
+        &self.epochs
+    }
+
+    /// As a leader: the greatest epoch at or below `epoch`, and where it ends here. `None` for one that this leader
+    /// does not know of.
+    pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, Offset)> {
+        self.epochs.end_offset_for_epoch(epoch, self.leader()?.leader_epoch, self.end)
+    }
+
+    /// How far this replica itself counts.
+    fn secured(&self) -> Offset {
+        match self.settings.flush {
+            Flush::Fsync => self.flushed,
+            Flush::PageCache => self.end,
+        }
+    }
+
+    pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         match input {
+            Input::Lead(with) => self.change_role(Change::Lead(with), now, &mut actions),
+            Input::Follow(with) => self.change_role(Change::Follow(with), now, &mut actions),
             Input::Append { token, work, acks } => self.arrived(token, work, acks, &mut actions),
-            Input::Appended { token, outcome } => self.appended(token, outcome, &mut actions),
+            Input::Replicate { token, leader_epoch, records, high_watermark } => {
+                self.queue.push_back(Queued::Replicate { token, leader_epoch, records, high_watermark });
+            }
+            Input::Truncate { token, leader_epoch, diverging } => {
+                self.queue.push_back(Queued::Truncate { token, leader_epoch, diverging });
+            }
+            Input::Appended { token, outcome } => self.appended(token, outcome, now, &mut actions),
+            Input::Truncated { token, log } => self.truncated(token, log, now, &mut actions),
+            Input::Fetched(fetch) => {
+                if let Role::Leader(leader) = &mut self.role
+                    && leader.fetched(&fetch, now)
+                {
+                    // The bound first: a follower that joins must have what was committed without it.
+                    self.advance(now, &mut actions);
+                    let high_watermark = self.high_watermark;
+                    let Role::Leader(leader) = &mut self.role else { unreachable!("the role does not change here") };
+                    actions.extend(leader.maybe_expand(fetch.replica, high_watermark, now).map(Action::AlterIsr));
+                }
+            }
+            Input::IsrAnswered { attempt, result } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    actions.extend(leader.answered(attempt, result, now).map(Action::AlterIsr));
+                    self.isr_changed(now, &mut actions);
+                }
+            }
+            Input::Tick => {
+                if let Role::Leader(leader) = &mut self.role {
+                    actions.extend(leader.maybe_shrink(self.end, now).map(Action::AlterIsr));
+                    // One that is not a member is not waited for any longer once it has fallen behind.
+                    self.advance(now, &mut actions);
+                }
+            }
             Input::Flushed(offset) => {
                 assert!(self.flushing, "a flush ended that was not begun");
                 self.flushing = false;
-                let me = self.me_mut();
-                assert!(offset <= me.end, "flushed to {offset}, past the log end {}", me.end);
-                me.flushed = me.flushed.max(offset);
-                self.advance(&mut actions);
+                assert!(offset <= self.end, "flushed to {offset}, past the log end {}", self.end);
+                self.flushed = self.flushed.max(offset);
+                self.advance(now, &mut actions);
             }
             Input::FlushFailed => {
                 self.flushing = false;
@@ -207,17 +432,81 @@ impl Machine {
             }
             Input::Close => self.closing = true,
         }
-        self.proceed(&mut actions);
+        self.proceed(now, &mut actions);
         self.check();
         actions
     }
 
+    /// Takes on a role, now or when what is at the log has ended.
+    fn change_role(&mut self, change: Change, now: Instant, actions: &mut Vec<Action>) {
+        if self.at_log.is_some() {
+            self.next_role = Some(change);
+            return;
+        }
+        if self.stopped {
+            return;
+        }
+        let known = self.leader_epoch();
+        let (leader_epoch, replaces) = match &change {
+            Change::Lead(with) => (with.leader_epoch, !matches!(self.role, Role::Leader(_))),
+            Change::Follow(with) => (with.leader_epoch, !matches!(self.role, Role::Follower { .. })),
+        };
+        if leader_epoch < known || self.epochs.latest().is_some_and(|latest| leader_epoch < latest) {
+            // An image that is older than this log: the next one will say what to do.
+            env::sometimes!(true, "partition: told of an older leader epoch than its log has");
+            return;
+        }
+        let anew = replaces || leader_epoch > known;
+        match change {
+            Change::Lead(with) => {
+                if let Role::Leader(leader) = &mut self.role
+                    && !anew
+                {
+                    leader.update(with, now);
+                } else {
+                    self.drop_replication(actions);
+                    let Settings { node, lag_max, .. } = self.settings;
+                    self.role = Role::Leader(Box::new(Leader::new(node, lag_max, with, self.end, now)));
+                    actions.push(Action::RoleChanged);
+                }
+                self.isr_changed(now, actions);
+            }
+            Change::Follow(with) => {
+                if matches!(self.role, Role::Leader(_)) {
+                    env::sometimes!(!self.waiting.is_empty(), "partition: a deposed leader had unacknowledged records");
+                    self.refuse_all(ErrorCode::NOT_LEADER_OR_FOLLOWER, actions);
+                }
+                if anew {
+                    self.drop_replication(actions);
+                    self.role = Role::Follower { with, high_watermark: self.high_watermark };
+                    actions.push(Action::RoleChanged);
+                } else if let Role::Follower { with: old, .. } = &mut self.role {
+                    *old = with;
+                }
+            }
+        }
+    }
+
+    /// The in-sync set may be another: the high watermark may move without any append or fetch (KAFKA-13091), or may
+    /// not move any more.
+    fn isr_changed(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.advance(now, actions);
+        if self.leader().is_some_and(|l| !l.has_enough()) {
+            let result = Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND);
+            let waiting = std::mem::take(&mut self.waiting).into_keys();
+            actions.extend(waiting.map(|(_, token)| Action::Reply { token, result }));
+        }
+    }
+
     fn arrived(&mut self, token: Token, work: Work, acks: Acks, actions: &mut Vec<Action>) {
+        let following = matches!(self.next_role, Some(Change::Follow(_)));
         let refusal = if self.closing {
             Some(ErrorCode::LEADER_NOT_AVAILABLE)
         } else if self.stopped {
             Some(ErrorCode::KAFKA_STORAGE_ERROR)
-        } else if self.queued_bytes + work.bytes() > self.max_queued_bytes && !self.queue.is_empty() {
+        } else if following || (self.leader().is_none() && self.next_role.is_none()) {
+            Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+        } else if self.queued_bytes + work.bytes() > self.settings.max_queued_bytes && !self.queue.is_empty() {
             env::sometimes!(true, "partition: append queue is full");
             Some(ErrorCode::NOT_ENOUGH_REPLICAS)
         } else {
@@ -227,80 +516,157 @@ impl Machine {
             Some(error) => actions.push(Action::Reply { token, result: Err(error) }),
             None => {
                 self.queued_bytes += work.bytes();
-                self.queue.push_back((token, work, acks));
+                self.queue.push_back(Queued::Append { token, work, acks });
             }
         }
     }
 
-    fn appended(&mut self, token: Token, outcome: Outcome, actions: &mut Vec<Action>) {
-        let Some((expected, acks)) = self.appending.take() else { unreachable!("an append ended that was not begun") };
+    fn appended(&mut self, token: Token, outcome: Outcome, now: Instant, actions: &mut Vec<Action>) {
+        let at_log = self.at_log.take();
+        let (expected, acks) = match at_log {
+            Some(AtLog::Append { token, acks, .. }) => (token, Some(acks)),
+            Some(AtLog::Replicate { token, .. }) => (token, None),
+            Some(AtLog::Truncate { .. }) | None => unreachable!("an append ended that was not begun"),
+        };
         assert!(expected == token, "append {token} ended, {expected} was begun");
-        if self.stopped {
-            // A flush failed meanwhile: whether this append can ever become durable is not known.
-            actions.push(Action::Reply { token, result: Err(ErrorCode::KAFKA_STORAGE_ERROR) });
-            return;
-        }
-        let (first, last) = match outcome {
-            Outcome::Done { first, last, transactions } => {
-                assert!(first == self.me().end, "appended at {first}, the log ended at {}", self.me().end);
-                self.me_mut().end = last + 1;
+        let refuse = |error| match acks {
+            Some(_) => Action::Reply { token, result: Err(error) },
+            None => Action::Position { token, result: Err(error) },
+        };
+        let appended = match outcome {
+            Outcome::Done { first, last, epochs, transactions } => {
+                assert!(first == self.end, "appended at {first}, the log ended at {}", self.end);
+                self.end = last + 1;
                 self.unflushed += 1;
+                for (epoch, offset) in epochs {
+                    self.epochs.note(epoch, offset);
+                }
                 for change in transactions {
                     match change {
                         TxnChange::Began { first, .. } => self.transactions.insert(first, None),
                         TxnChange::Ended { first, marker, .. } => self.transactions.insert(first, Some(marker)),
                     };
                 }
-                (first, last)
+                Ok((first, last))
             }
             Outcome::Duplicate { first, last } => {
                 env::sometimes!(last >= self.high_watermark, "partition: duplicate of a batch that is not yet stable");
-                (first, last)
+                Ok((first, last))
             }
-            Outcome::MarkerThere => (self.me().end, self.me().end - 1),
-            Outcome::Refused(error) => {
-                actions.push(Action::Reply { token, result: Err(error) });
-                return;
-            }
+            Outcome::MarkerThere => Ok((self.end, self.end - 1)),
+            Outcome::Refused(error) => Err(error),
             Outcome::Failed => {
-                actions.push(Action::Reply { token, result: Err(ErrorCode::KAFKA_STORAGE_ERROR) });
+                actions.push(refuse(ErrorCode::KAFKA_STORAGE_ERROR));
                 self.fail(actions);
                 return;
             }
         };
-        let done = Appended {
-            base_offset: first,
-            last_offset: last,
-            log_append_time_ms: -1,
-            log_start_offset: self.log_start,
-        };
-        match acks {
-            Acks::All => {
-                self.waiting.insert((last + 1, token), done);
-            }
-            Acks::None | Acks::Leader => actions.push(Action::Reply { token, result: Ok(done) }),
+        if self.stopped {
+            // A flush failed meanwhile: whether this append can ever become durable is not known.
+            actions.push(refuse(ErrorCode::KAFKA_STORAGE_ERROR));
+            return;
         }
-        self.advance(actions);
+        match (appended, at_log) {
+            (Err(error), _) => actions.push(refuse(error)),
+            (Ok((first, last)), Some(AtLog::Append { acks, leader_epoch, .. })) => {
+                let done = Appended {
+                    base_offset: first,
+                    last_offset: last,
+                    log_append_time_ms: -1,
+                    log_start_offset: self.log_start,
+                };
+                assert!(self.leader_epoch() == leader_epoch, "the role waits for what is at the log");
+                match acks {
+                    Acks::All if self.leader().is_some_and(|l| !l.has_enough()) && last >= self.high_watermark => {
+                        actions.push(refuse(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
+                    }
+                    Acks::All => {
+                        self.waiting.insert((last + 1, token), done);
+                    }
+                    Acks::None | Acks::Leader => actions.push(Action::Reply { token, result: Ok(done) }),
+                }
+            }
+            (Ok(_), Some(AtLog::Replicate { leader_epoch, high_watermark, .. })) => {
+                assert!(self.leader_epoch() == leader_epoch, "the role waits for what is at the log");
+                self.agreed(token, high_watermark);
+            }
+            (Ok(_), Some(AtLog::Truncate { .. }) | None) => unreachable!("an append ended that was not begun"),
+        }
+        self.advance(now, actions);
+        self.take_next_role(now, actions);
+    }
+
+    /// The leader's log and this one agree up to this one's end.
+    fn agreed(&mut self, token: Token, leaders: Offset) {
+        if let Role::Follower { high_watermark, .. } = &mut self.role {
+            *high_watermark = leaders.max(*high_watermark);
+        }
+        self.unsecured.insert((self.end, token), ());
+    }
+
+    fn truncated(&mut self, token: Token, log: Option<Start>, now: Instant, actions: &mut Vec<Action>) {
+        let Some(AtLog::Truncate { token: expected }) = self.at_log.take() else {
+            unreachable!("a truncation ended that was not begun")
+        };
+        assert!(expected == token, "truncation {token} ended, {expected} was begun");
+        let Some(log) = log else {
+            actions.push(Action::Position { token, result: Err(ErrorCode::KAFKA_STORAGE_ERROR) });
+            self.fail(actions);
+            return;
+        };
+        assert!(log.end <= self.end, "a truncation made the log longer: {} to {}", self.end, log.end);
+        env::sometimes!(log.end < self.high_watermark, "partition: truncated below its high watermark");
+        self.high_watermark = self.high_watermark.min(log.end);
+        let log = Start { high_watermark: self.high_watermark, ..log };
+        self.transactions = log.transactions();
+        (self.log_start, self.end, self.flushed, self.epochs) = (log.log_start, log.end, log.end, log.epochs);
+        self.last_stable = self.last_stable.min(self.end);
+        if let Role::Follower { high_watermark, .. } = &mut self.role {
+            *high_watermark = self.high_watermark;
+        }
+        if !self.stopped {
+            self.unsecured.insert((self.end, token), ());
+        }
+        self.advance(now, actions);
+        self.take_next_role(now, actions);
+    }
+
+    fn take_next_role(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let Some(change) = self.next_role.take() {
+            env::sometimes!(true, "partition: the role changed while something was at the log");
+            self.change_role(change, now, actions);
+        }
     }
 
     /// Moves the bounds and answers what waited for them.
-    fn advance(&mut self, actions: &mut Vec<Action>) {
-        let flush = self.flush;
-        let secured = |m: &Member| match flush {
-            Flush::Fsync => m.flushed,
-            Flush::PageCache => m.end,
+    fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.stopped {
+            return;
+        }
+        let bound = match &self.role {
+            Role::None => None,
+            Role::Leader(leader) => leader.bound(self.secured(), self.end, now),
+            Role::Follower { high_watermark, .. } => Some((*high_watermark).min(self.end)),
         };
-        // An empty in-sync set does not move anything.
-        let secured = self.in_sync.values().map(secured).min().unwrap_or(self.high_watermark);
-        let before = (self.high_watermark, self.last_stable);
-        self.high_watermark = self.high_watermark.max(secured);
+        self.high_watermark = self.high_watermark.max(bound.unwrap_or(self.high_watermark));
         let high_watermark = self.high_watermark;
         self.transactions.retain(|_, marker| marker.is_none_or(|m| m >= high_watermark));
         let first_unstable = self.transactions.keys().next().copied().unwrap_or(Offset::MAX);
         env::sometimes!(first_unstable < high_watermark, "partition: a transaction holds back the last stable offset");
+        let before = self.last_stable;
         self.last_stable = first_unstable.min(high_watermark);
-        if before != (self.high_watermark, self.last_stable) {
-            actions.push(Action::Publish { high_watermark, last_stable_offset: self.last_stable });
+        assert!(
+            self.last_stable >= before || high_watermark < self.published.high_watermark,
+            "last stable offset went back from {before} to {}",
+            self.last_stable
+        );
+        let bounds = self.bounds();
+        let seen = |b: Bounds| (b.high_watermark, b.last_stable_offset);
+        // Only other replicas care for an end that is not committed.
+        let replicated = self.leader().is_some_and(Leader::is_replicated);
+        if seen(bounds) != seen(self.published) || (replicated && bounds.log_end != self.published.log_end) {
+            self.published = bounds;
+            actions.push(Action::Publish(bounds));
         }
         while let Some(entry) = self.waiting.first_entry()
             && entry.key().0 <= high_watermark
@@ -308,39 +674,124 @@ impl Machine {
             let ((_, token), done) = entry.remove_entry();
             actions.push(Action::Reply { token, result: Ok(done) });
         }
-        assert!(self.last_stable >= before.1, "last stable offset went back from {} to {}", before.1, self.last_stable);
+        let secured = self.secured();
+        while let Some(entry) = self.unsecured.first_entry()
+            && entry.key().0 <= secured
+        {
+            let ((_, token), ()) = entry.remove_entry();
+            let position = Position { end: self.end, last_epoch: self.epochs.latest() };
+            // One replication at a time: nothing was appended since.
+            let result = if secured == self.end { Ok(position) } else { Err(ErrorCode::FENCED_LEADER_EPOCH) };
+            actions.push(Action::Position { token, result });
+        }
     }
 
     /// Gives the log what it can do next.
-    fn proceed(&mut self, actions: &mut Vec<Action>) {
+    fn proceed(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.stopped {
-            if self.closing && !self.closed && self.appending.is_none() {
+            if self.closing && !self.closed && self.at_log.is_none() {
                 self.closed = true;
                 actions.push(Action::Closed);
             }
             return;
         }
-        if self.appending.is_none()
-            && let Some((token, work, acks)) = self.queue.pop_front()
-        {
-            self.queued_bytes -= work.bytes();
-            self.appending = Some((token, acks));
-            actions.push(Action::Append { token, work });
+        while self.at_log.is_none() && !self.queue.is_empty() {
+            if self.flushing && matches!(self.queue.front(), Some(Queued::Truncate { .. })) {
+                break;
+            }
+            let Some(next) = self.queue.pop_front() else { break };
+            self.dispatch(next, now, actions);
         }
-        let dirty = self.me().flushed < self.me().end;
+        let dirty = self.flushed < self.end;
         // With more appends at hand the flush waits for them, up to a bound: one sync for all.
-        let idle = self.appending.is_none() && self.queue.is_empty();
-        let wanted = self.flush == Flush::Fsync || self.closing;
-        if dirty && wanted && !self.flushing && (idle || self.unflushed >= FLUSH_AFTER) {
+        let truncating = matches!(self.at_log, Some(AtLog::Truncate { .. }));
+        let waits = self.queue.iter().any(|q| matches!(q, Queued::Append { .. } | Queued::Replicate { .. }));
+        let idle = self.at_log.is_none() && !waits;
+        let wanted = self.settings.flush == Flush::Fsync || self.closing;
+        if dirty && wanted && !self.flushing && !truncating && (idle || self.unflushed >= FLUSH_AFTER) {
             self.flushing = true;
             self.unflushed = 0;
             actions.push(Action::Flush);
         }
-        if self.closing && idle && !dirty && !self.flushing {
+        if self.closing && idle && self.queue.is_empty() && !dirty && !self.flushing {
             self.stopped = true;
             self.closed = true;
+            self.drop_replication(actions);
+            self.refuse_all(ErrorCode::NOT_LEADER_OR_FOLLOWER, actions);
             actions.push(Action::Closed);
         }
+    }
+
+    fn dispatch(&mut self, next: Queued, now: Instant, actions: &mut Vec<Action>) {
+        let follows = |epoch: i32| matches!(&self.role, Role::Follower { with, .. } if with.leader_epoch == epoch);
+        match next {
+            Queued::Append { token, work, acks } => {
+                self.queued_bytes -= work.bytes();
+                let refusal = match self.leader() {
+                    None => Some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+                    Some(leader) if acks == Acks::All && !leader.has_enough() => {
+                        env::sometimes!(true, "partition: fewer in-sync replicas than min.insync.replicas");
+                        Some(ErrorCode::NOT_ENOUGH_REPLICAS)
+                    }
+                    Some(_) => None,
+                };
+                if let Some(error) = refusal {
+                    actions.push(Action::Reply { token, result: Err(error) });
+                    return;
+                }
+                let leader_epoch = self.leader_epoch();
+                self.at_log = Some(AtLog::Append { token, acks, leader_epoch });
+                actions.push(Action::Append { token, work, leader_epoch });
+            }
+            Queued::Replicate { token, leader_epoch, .. } | Queued::Truncate { token, leader_epoch, .. }
+                if !follows(leader_epoch) =>
+            {
+                actions.push(Action::Position { token, result: Err(ErrorCode::FENCED_LEADER_EPOCH) });
+            }
+            Queued::Replicate { token, leader_epoch, records, high_watermark } => {
+                if records.is_empty() {
+                    self.agreed(token, high_watermark);
+                    self.advance(now, actions);
+                    return;
+                }
+                self.at_log = Some(AtLog::Replicate { token, leader_epoch, high_watermark });
+                actions.push(Action::Replicate { token, records });
+            }
+            Queued::Truncate { token, diverging, .. } => {
+                let offset = self.epochs.parts_from(diverging, self.end);
+                if offset >= self.end {
+                    self.unsecured.insert((self.end, token), ());
+                    self.advance(now, actions);
+                    return;
+                }
+                env::sometimes!(true, "partition: a follower cuts away what its leader does not have");
+                self.at_log = Some(AtLog::Truncate { token });
+                actions.push(Action::Truncate { token, offset });
+            }
+        }
+    }
+
+    /// Whoever waits for a position learns that the leader it fetched from is not the leader any more.
+    fn drop_replication(&mut self, actions: &mut Vec<Action>) {
+        let result = Err(ErrorCode::FENCED_LEADER_EPOCH);
+        let unsecured = std::mem::take(&mut self.unsecured).into_keys();
+        actions.extend(unsecured.map(|(_, token)| Action::Position { token, result }));
+    }
+
+    /// Answers every append that waits.
+    fn refuse_all(&mut self, error: ErrorCode, actions: &mut Vec<Action>) {
+        let result = Err(error);
+        let waiting = std::mem::take(&mut self.waiting).into_keys();
+        actions.extend(waiting.map(|(_, token)| Action::Reply { token, result }));
+        let mut rest = VecDeque::new();
+        for queued in std::mem::take(&mut self.queue) {
+            match queued {
+                Queued::Append { token, .. } => actions.push(Action::Reply { token, result }),
+                other => rest.push_back(other),
+            }
+        }
+        self.queue = rest;
+        self.queued_bytes = 0;
     }
 
     /// Nobody knows what is on the disk: nothing is acknowledged any more, and nobody is left without an answer.
@@ -349,27 +800,22 @@ impl Machine {
             return;
         }
         self.stopped = true;
-        let waiting = std::mem::take(&mut self.waiting).into_keys().map(|(_, token)| token);
-        let queued = std::mem::take(&mut self.queue).into_iter().map(|(token, ..)| token);
-        let result = Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        let error = ErrorCode::KAFKA_STORAGE_ERROR;
         // The one at the log is answered when it ends.
-        actions.extend(waiting.chain(queued).map(|token| Action::Reply { token, result }));
+        self.refuse_all(error, actions);
+        let result = Err(error);
+        let unsecured = std::mem::take(&mut self.unsecured).into_keys().map(|(_, token)| token);
+        let queued = std::mem::take(&mut self.queue).into_iter().map(|q| match q {
+            Queued::Append { token, .. } | Queued::Replicate { token, .. } | Queued::Truncate { token, .. } => token,
+        });
+        actions.extend(unsecured.chain(queued).map(|token| Action::Position { token, result }));
         actions.push(Action::Fail);
     }
 
-    fn me(&self) -> &Member {
-        let Some(me) = self.in_sync.get(&self.node) else { unreachable!("the leader is in its own in-sync set") };
-        me
-    }
-
-    fn me_mut(&mut self) -> &mut Member {
-        let Some(me) = self.in_sync.get_mut(&self.node) else { unreachable!("the leader is in its own in-sync set") };
-        me
-    }
-
     fn check(&self) {
-        let end = self.me().end;
+        let end = self.end;
         assert!(self.high_watermark <= end, "high watermark {} past log end {end}", self.high_watermark);
+        assert!(self.flushed <= end, "flushed to {}, past log end {end}", self.flushed);
         assert!(
             self.last_stable <= self.high_watermark,
             "last stable offset {} past high watermark {}",

@@ -1,16 +1,21 @@
-//! One partition, led by this broker: a handle for everybody, behind it a task that owns the log.
+//! This broker's copy of one partition, which it leads or follows: a handle for everybody, behind it a task that owns
+//! the log.
 //!
 //! | file | one line |
 //! |--|--|
-//! | `machine` | decides: order, flush, acknowledgement, bounds |
+//! | `machine` | decides: order, flush, acknowledgement, bounds, truncation, roles |
+//! | `leader` | what a leader knows of the other replicas; the in-sync set |
+//! | `isr` | what is asked of the controller |
 //! | `driver` | does it on the log, with a crash point around each action |
 //! | `probe` | tells the harness |
 //!
 //! Guarantees: appends take effect in the order of their [`Partition::enqueue`]; with acks=all and `flush=fsync` an
-//! `Ok` means that the batch survives power loss; a reader never sees a record at or past the bound of its isolation,
-//! and the bounds never go back, not over a restart either.
+//! `Ok` means that the batch is on the disk of every in-sync replica; a reader never sees a record at or past the bound
+//! of its isolation, and the bounds of one leadership never go back.
 
 mod driver;
+pub mod isr;
+pub mod leader;
 pub mod machine;
 pub mod probe;
 
@@ -21,6 +26,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use env::sync::{mpsc, oneshot};
@@ -35,7 +41,9 @@ use crate::config::{BrokerConfig, Flush};
 use crate::failure::{BrokerError, Failure};
 use crate::purgatory::{Purgatory, Readable};
 use driver::Command;
-use machine::Work;
+use isr::AlterPartition;
+use leader::{Fetched, Leadership};
+use machine::{Bounds, Following, Machine, Position, Work};
 
 /// A partition of a topic.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -59,6 +67,8 @@ pub struct PartitionConfig {
     pub node_id: i32,
     /// Batches that wait for the log, in bytes; more are refused with NOT_ENOUGH_REPLICAS.
     pub max_queued_bytes: usize,
+    /// See [`machine::Settings::lag_max`].
+    pub lag_max: Duration,
 }
 
 impl PartitionConfig {
@@ -69,6 +79,7 @@ impl PartitionConfig {
             flush: config.flush,
             node_id: config.node_id,
             max_queued_bytes: 2 * config.max_frame_bytes,
+            lag_max: Duration::from_millis(config.replica_lag_max_ms),
         }
     }
 }
@@ -80,6 +91,8 @@ pub enum Isolation {
     ReadUncommitted = 0,
     /// Below the last stable offset; the reader leaves out the aborted transactions it is told of.
     ReadCommitted = 1,
+    /// Another replica: everything in the leader's log.
+    Replica = 2,
 }
 
 /// When an append is answered.
@@ -113,6 +126,21 @@ pub struct FetchData {
     pub log_start_offset: Offset,
     /// Aborted transactions among `records`, for [`Isolation::ReadCommitted`] only.
     pub aborted: Vec<AbortedTransaction>,
+    /// Where the log ended.
+    pub log_end: Offset,
+    /// Counts this copy's roles: that of the read.
+    pub(crate) role: u64,
+}
+
+impl FetchData {
+    /// What the records end before.
+    pub fn bound(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => self.last_stable_offset,
+            Isolation::Replica => self.log_end,
+        }
+    }
 }
 
 /// A handle; clones are cheap.
@@ -122,7 +150,8 @@ pub struct Partition(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     id: Rc<TopicPartition>,
-    leader_epoch: i32,
+    /// Only looked at: its task alone gives it inputs.
+    machine: Rc<RefCell<Machine>>,
     commands: mpsc::UnboundedSender<Command>,
     reader: LogReader,
     purgatory: Purgatory,
@@ -131,8 +160,8 @@ struct Inner {
 }
 
 impl Partition {
-    /// Recovers the log in `dir` (made if it is missing) and leads it in `leader_epoch`. A fatal error later on is
-    /// reported to `failure`.
+    /// Recovers the log in `dir` (made if it is missing) and leads it in `leader_epoch`, as the only replica. A fatal
+    /// error later on is reported to `failure`.
     pub async fn open(
         id: TopicPartition,
         dir: PathBuf,
@@ -140,15 +169,119 @@ impl Partition {
         leader_epoch: i32,
         failure: Failure,
     ) -> Result<Self, BrokerError> {
-        driver::open(Rc::new(id), dir, config, leader_epoch, failure).await
+        let replicas = vec![config.node_id];
+        let partition = Self::recover(id, dir, config, None, None, failure).await?;
+        let latest = partition.0.machine.borrow().epochs().latest();
+        if let Some(latest) = latest.filter(|latest| *latest > leader_epoch) {
+            let reason = format!("its log is of epoch {latest}, it is led in {leader_epoch}");
+            return Err(BrokerError::corrupt(partition.id(), reason));
+        }
+        let isr = replicas.clone();
+        partition.lead(Leadership { leader_epoch, partition_epoch: 0, replicas, isr, min_isr: 1 }).await;
+        Ok(partition)
+    }
+
+    /// Recovers the log in `dir` (made if it is missing); it has no role yet. `high_watermark` is a lower bound from an
+    /// earlier life, `None` if no other node has a copy.
+    pub async fn recover(
+        id: TopicPartition,
+        dir: PathBuf,
+        config: PartitionConfig,
+        high_watermark: Option<Offset>,
+        controller: Option<Rc<dyn AlterPartition>>,
+        failure: Failure,
+    ) -> Result<Self, BrokerError> {
+        driver::open(Rc::new(id), dir, config, high_watermark, controller, failure).await
     }
 
     pub fn id(&self) -> &TopicPartition {
         &self.0.id
     }
 
+    /// Leads, or takes in what the image says of the leadership; ready once that is in force.
+    pub async fn lead(&self, with: Leadership) {
+        let (done, taken) = oneshot::channel();
+        let _ = self.0.commands.send(Command::Lead(with, done));
+        let _ = taken.await;
+    }
+
+    /// Follows; ready once that is in force.
+    pub async fn follow(&self, with: Following) {
+        let (done, taken) = oneshot::channel();
+        let _ = self.0.commands.send(Command::Follow(with, done));
+        let _ = taken.await;
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.0.machine.borrow().leader().is_some()
+    }
+
+    /// Looks at what this leader knows of the others.
+    pub fn with_leader<T>(&self, f: impl FnOnce(&leader::Leader) -> T) -> Option<T> {
+        self.0.machine.borrow().leader().map(f)
+    }
+
+    pub fn following(&self) -> Option<Following> {
+        self.0.machine.borrow().following()
+    }
+
+    /// Of the present role; -1 before there is any.
     pub fn leader_epoch(&self) -> i32 {
-        self.0.leader_epoch
+        self.0.machine.borrow().leader_epoch()
+    }
+
+    /// Whether a request that names `current` as the leader epoch (-1: none) may be served by this leader.
+    pub fn check_leader(&self, current: i32) -> Result<(), ErrorCode> {
+        self.check_epoch(current)?;
+        if self.is_leader() { Ok(()) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+    }
+
+    /// The same for a request that a follower may serve too.
+    pub fn check_replica(&self, current: i32) -> Result<(), ErrorCode> {
+        self.check_epoch(current)?;
+        let has_role = self.is_leader() || self.following().is_some();
+        if has_role { Ok(()) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
+    }
+
+    fn check_epoch(&self, current: i32) -> Result<(), ErrorCode> {
+        if current == -1 {
+            return Ok(());
+        }
+        match current.cmp(&self.leader_epoch()) {
+            std::cmp::Ordering::Less => Err(ErrorCode::FENCED_LEADER_EPOCH),
+            std::cmp::Ordering::Greater => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+            std::cmp::Ordering::Equal => Ok(()),
+        }
+    }
+
+    /// Appends what the leader of `leader_epoch` answered to a fetch from this log's end. The position to fetch from
+    /// next, once all below it is secured; FENCED_LEADER_EPOCH once another role has begun.
+    pub async fn replicate(
+        &self,
+        leader_epoch: i32,
+        records: Bytes,
+        high_watermark: Offset,
+    ) -> Result<Position, ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.commands.send(Command::Replicate { leader_epoch, records, high_watermark, reply });
+        answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
+    }
+
+    /// Cuts away what the leader of `leader_epoch` says it does not have; see [`Partition::replicate`].
+    pub async fn truncate(&self, leader_epoch: i32, diverging: (i32, Offset)) -> Result<Position, ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.commands.send(Command::Truncate { leader_epoch, diverging, reply });
+        answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
+    }
+
+    /// A follower fetched from here.
+    pub fn fetched(&self, fetch: Fetched) {
+        let _ = self.0.commands.send(Command::Fetched(fetch));
+    }
+
+    /// Looks for members of the in-sync set that do not keep up.
+    pub fn tick(&self) {
+        let _ = self.0.commands.send(Command::Tick);
     }
 
     /// Queues one batch, which gets its offsets from the log. This call fixes its place in the order.
@@ -178,15 +311,39 @@ impl Partition {
         PendingAppend(answer)
     }
 
+    /// The bounds, and no records.
+    pub(crate) fn nothing(&self) -> FetchData {
+        let Bounds { high_watermark, last_stable_offset, .. } = self.0.purgatory.bounds();
+        FetchData {
+            records: Bytes::new(),
+            high_watermark,
+            last_stable_offset,
+            log_start_offset: self.log_start_offset(),
+            aborted: Vec::new(),
+            log_end: self.log_end_offset(),
+            role: self.0.purgatory.role(),
+        }
+    }
+
+    /// As a leader: the high watermark is that of this leadership. Until then an older one is all that is known, and an
+    /// offset that was committed may lie past it (KIP-207).
+    pub fn knows_high_watermark(&self) -> bool {
+        let machine = self.0.machine.borrow();
+        machine.leader().is_none_or(|leader| machine.high_watermark() >= leader.epoch_start)
+    }
+
     /// Reads from `from`, at most `max_bytes` unless the first batch alone is larger. Empty if there is nothing yet.
     pub async fn read(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<FetchData, ErrorCode> {
         // Both bounds are taken once: a second look could see a later marker's effect without its transaction.
-        let (high_watermark, last_stable_offset) = self.0.purgatory.bounds();
-        let upper = match isolation {
-            Isolation::ReadUncommitted => high_watermark,
-            Isolation::ReadCommitted => last_stable_offset,
-        };
+        let data = self.nothing();
+        let upper = data.bound(isolation);
         let records = self.0.reader.read(from, max_bytes, upper).await.map_err(|e| self.read_error(e))?;
+        if self.0.purgatory.role() != data.role {
+            // The log may have been truncated and written anew in between: what was read may be of another leader's
+            // log than the one that the request was checked against.
+            env::sometimes!(true, "partition: the role changed during a read");
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
         let mut aborted = Vec::new();
         if isolation == Isolation::ReadCommitted && !records.is_empty() {
             aborted = self.0.reader.aborted_transactions(from, upper);
@@ -195,23 +352,27 @@ impl Partition {
                 aborted.retain(|t| t.first_offset < end);
             }
         }
-        let log_start_offset = self.log_start_offset();
-        Ok(FetchData { records, high_watermark, last_stable_offset, log_start_offset, aborted })
+        Ok(FetchData { records, aborted, ..data })
     }
 
-    /// Ready once there is something to read past `from`, or never will be. May be dropped at any time.
+    /// Ready once there is something to read past `from`, never will be, or the role changes. May be dropped at any time.
     pub fn wait_readable(&self, from: Offset, isolation: Isolation) -> Readable {
-        self.0.purgatory.wait(from, isolation)
+        self.0.purgatory.wait(from, isolation, self.0.purgatory.role())
+    }
+
+    /// The same after a read that found nothing: also ready if the role has changed since.
+    pub(crate) fn wait_after(&self, data: &FetchData, from: Offset, isolation: Isolation) -> Readable {
+        self.0.purgatory.wait(data.bound(isolation).max(from), isolation, data.role)
     }
 
     /// One past the last offset that every in-sync replica has secured.
     pub fn high_watermark(&self) -> Offset {
-        self.0.purgatory.bounds().0
+        self.0.purgatory.bounds().high_watermark
     }
 
     /// First offset of the oldest open transaction, or the high watermark: read_committed sees what is below.
     pub fn last_stable_offset(&self) -> Offset {
-        self.0.purgatory.bounds().1
+        self.0.purgatory.bounds().last_stable_offset
     }
 
     /// The exclusive bound of what a reader sees.
@@ -219,6 +380,7 @@ impl Partition {
         match isolation {
             Isolation::ReadUncommitted => self.high_watermark(),
             Isolation::ReadCommitted => self.last_stable_offset(),
+            Isolation::Replica => self.log_end_offset(),
         }
     }
 
@@ -248,9 +410,9 @@ impl Partition {
         self.0.reader.offset_of_max_timestamp(upper).await.map_err(|e| self.read_error(e))
     }
 
-    /// The greatest leader epoch at or below `epoch`, and where it ends.
+    /// As a leader: the greatest leader epoch at or below `epoch`, and where it ends.
     pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, Offset)> {
-        self.0.reader.end_offset_for_epoch(epoch)
+        self.0.machine.borrow().end_offset_for_epoch(epoch)
     }
 
     /// The leader epoch that wrote `offset`.

@@ -17,11 +17,39 @@ pub struct PartitionProbe {
 pub enum PartitionEvent {
     /// Recovered from disk, up to `end`; `cut` bytes of a torn tail were removed.
     Opened {
-        leader_epoch: i32,
         log_start: Offset,
         end: Offset,
-        last_stable_offset: Offset,
         cut: u64,
+    },
+    /// Leads from now on.
+    Led {
+        leader_epoch: i32,
+        end: Offset,
+        high_watermark: Offset,
+        last_stable_offset: Offset,
+    },
+    /// Follows from now on.
+    Followed {
+        leader_epoch: i32,
+        leader: Option<i32>,
+        end: Offset,
+    },
+    /// Batches of the leader, in the page cache.
+    Replicated {
+        base: Offset,
+        last: Offset,
+    },
+    /// Records that the leader does not have were cut away.
+    Truncated {
+        from: Offset,
+        to: Offset,
+        /// What this replica knew before.
+        high_watermark: Offset,
+    },
+    /// The controller is asked for this in-sync set.
+    IsrAsked {
+        leader_epoch: i32,
+        isr: Vec<i32>,
     },
     /// In the page cache.
     Appended {
@@ -60,9 +88,15 @@ pub enum PartitionEvent {
     Flushed {
         offset: Offset,
     },
+    /// Of the leader.
     HighWatermark {
         offset: Offset,
     },
+    /// As far as a follower knows.
+    FollowersHighWatermark {
+        offset: Offset,
+    },
+    /// Of the leader.
     LastStableOffset {
         offset: Offset,
     },

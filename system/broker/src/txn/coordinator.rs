@@ -37,6 +37,11 @@ impl TxnCoordinator {
         Ok(())
     }
 
+    /// This broker does not lead the partition any more.
+    pub(crate) fn resign(&self, index: i32) {
+        self.shards.borrow_mut().remove(&index);
+    }
+
     pub(crate) async fn request(&self, transactional_id: &str, request: Request) -> Reply {
         match self.shard(transactional_id).await {
             Ok(shard) => shard.request(transactional_id.to_owned(), request).await,
@@ -80,14 +85,13 @@ impl TxnCoordinator {
         topic: &str,
         partition: i32,
     ) -> bool {
+        let count = self.context.upgrade().and_then(|context| context.partition_count(TRANSACTION_STATE));
+        let Some(count) = count else { return false };
         let shards = self.shards.borrow();
-        if shards.is_empty() {
-            return false;
-        }
         let producer = ProducerIdEpoch::new(producer_id, producer_epoch);
         let asked = (topic.to_owned(), partition);
         shards
-            .get(&partition_for(transactional_id, shards.len() as i32))
+            .get(&partition_for(transactional_id, count))
             .is_some_and(|(s, _)| s.is_ongoing(transactional_id, producer, std::iter::once(&asked)))
     }
 

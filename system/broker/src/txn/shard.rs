@@ -192,7 +192,8 @@ impl Shard {
                     env::sometimes!(true, "a transaction coordinator reads its state anew");
                     while queue.try_recv().is_ok() {}
                     if let Err(error) = self.reload().await {
-                        if let Some(context) = self.context.upgrade() {
+                        // A deposed one is done here: the next leader's coordinator reads the log.
+                        if let Some(context) = self.context.upgrade().filter(|_| self.partition.is_leader()) {
                             context.failure().report(error);
                         }
                         return;

@@ -1,0 +1,511 @@
+//! The copies of this broker, made what the metadata image says they are.
+//!
+//! ```text
+//! image changed ──▶ for each partition with this broker among its replicas
+//!                     not open     open: directory, log, high watermark of the last life
+//!                     leader: me   lead; coordinators of internal topics take over once their log is replayed
+//!                     leader: x    follow: fetch from x (coordinators resign first)
+//!                     leader: none follow nobody
+//!                   for each open one without this broker, or without its topic: stop, and delete it
+//! ```
+//! One task applies images, one after another and always the newest: what lies between is skipped, which a partition
+//! must stand (KAFKA-7164). A copy that was placed, is the only one, and whose directory is gone held data nobody else
+//! has: the broker refuses to serve an empty log in its place. With more replicas an empty copy follows; the controller
+//! has taken a broker that lost its disk out of every in-sync set.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use env::disk;
+use env::node::{When, crash_point};
+use env::sync::Notify;
+use env::task::AbortOnDrop;
+use protocol::{ErrorCode, Uuid};
+
+use super::checkpoint::{Checkpoint, HighWatermarks};
+use super::fetcher::{Fetchers, PartitionKey};
+use crate::context::Context;
+use crate::controller::proposal::{self, IsrChange};
+use crate::failure::BrokerError;
+use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
+use crate::join::join_all;
+use crate::metadata::{MetadataImage, PartitionState};
+use crate::partition::isr::{AlterPartition, Altering, IsrProposal, IsrState};
+use crate::partition::leader::Leadership;
+use crate::partition::machine::Following;
+use crate::partition::{Partition, PartitionConfig, TopicPartition};
+
+/// Between two looks at who lags, and two stores of the high watermarks, at most.
+const PERIOD: Duration = Duration::from_secs(5);
+/// How long a topic may take to be open where it was created.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Begins the name of a directory that is being deleted.
+const DELETED: &str = "deleted-";
+
+/// What the image says of one copy here.
+#[derive(Clone, Debug)]
+struct Wanted {
+    topic: String,
+    state: PartitionState,
+    min_isr: usize,
+}
+
+/// One copy that is open.
+struct Copy {
+    partition: Partition,
+    /// (leader epoch, partition epoch, min.insync.replicas) that it was last told.
+    told: (i32, i32, usize),
+    /// Coordinators that take over here, for as long as this broker leads.
+    coordinator: Option<AbortOnDrop<()>>,
+}
+
+pub(crate) struct Replicas {
+    context: Weak<Context>,
+    data_dir: PathBuf,
+    directory_id: Uuid,
+    copies: RefCell<BTreeMap<PartitionKey, Copy>>,
+    fetchers: RefCell<Fetchers>,
+    checkpoint: RefCell<Option<Checkpoint>>,
+    /// There is or was a copy that another broker has too.
+    replicated: Cell<bool>,
+    /// An image has been applied.
+    applied: Notify,
+    applying: RefCell<Option<AbortOnDrop<()>>>,
+    timer: OnceCell<AbortOnDrop<()>>,
+}
+
+impl Replicas {
+    pub fn new(context: Weak<Context>, data_dir: PathBuf, directory_id: Uuid) -> Rc<Self> {
+        Rc::new(Self {
+            fetchers: RefCell::new(Fetchers::new(context.clone())),
+            context,
+            data_dir,
+            directory_id,
+            copies: RefCell::default(),
+            checkpoint: RefCell::default(),
+            replicated: Cell::new(false),
+            applied: Notify::new(),
+            applying: RefCell::default(),
+            timer: OnceCell::new(),
+        })
+    }
+
+    /// Applies the image as it is, and from now on every change of it. Call it once, after this broker has registered
+    /// and its image shows that.
+    pub async fn start(self: &Rc<Self>) -> Result<(), BrokerError> {
+        let context = self.context()?;
+        self.remove_deleted().await?;
+        let checkpoint = Checkpoint::open(&self.data_dir).await;
+        let checkpoint = checkpoint.map_err(|e| BrokerError::storage(self.data_dir.display(), e))?;
+        self.checkpoint.replace(Some(checkpoint));
+        self.apply(&context).await?;
+        let me = Rc::clone(self);
+        let task = env::task::spawn(async move { me.run().await });
+        self.applying.replace(Some(task.abort_on_drop()));
+        Ok(())
+    }
+
+    async fn run(&self) {
+        loop {
+            let Some(context) = self.context.upgrade() else { return };
+            let changed = context.metadata.changed();
+            if let Err(error) = self.apply(&context).await {
+                context.failure().report(error);
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn context(&self) -> Result<Rc<Context>, BrokerError> {
+        self.context.upgrade().ok_or_else(|| BrokerError::storage("the broker", "it is gone"))
+    }
+
+    /// Ready once this broker leads whatever it is to lead, of the topic or of all.
+    pub async fn settle(&self, context: &Context, topic_id: Option<Uuid>) {
+        let me = context.config.node_id;
+        loop {
+            let applied = self.applied.notified();
+            let led: Vec<_> = context.metadata.with(|image| {
+                let topics = image.topics.iter().filter(|(id, _)| topic_id.is_none_or(|t| t == **id));
+                let partitions = topics.flat_map(|(id, t)| t.partitions.iter().map(|(index, p)| (*id, *index, p)));
+                partitions.filter(|(.., p)| p.leader == me).map(|(id, i, p)| ((id, i), p.leader_epoch)).collect()
+            });
+            if led.into_iter().all(|(key, epoch)| self.leads(key, epoch)) {
+                return;
+            }
+            applied.await;
+        }
+    }
+
+    /// [`Replicas::settle`], for as long as one who waits for a topic to be created would.
+    pub async fn settled(&self, context: &Context, topic_id: Uuid) -> Result<(), ErrorCode> {
+        let settling = self.settle(context, Some(topic_id));
+        env::time::timeout(SETTLE, settling).await.map_err(|_| ErrorCode::REQUEST_TIMED_OUT)
+    }
+
+    /// The copy that is open here, whether or not clients find it already.
+    pub fn copy(&self, key: PartitionKey) -> Result<Partition, ErrorCode> {
+        let copy = self.copies.borrow().get(&key).map(|copy| copy.partition.clone());
+        copy.ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
+    }
+
+    fn leads(&self, key: PartitionKey, leader_epoch: i32) -> bool {
+        let copies = self.copies.borrow();
+        copies.get(&key).is_some_and(|c| c.told.0 >= leader_epoch && c.partition.is_leader())
+    }
+
+    /// Stops everything: fetching first, then every copy is flushed and closed, and the high watermarks stored.
+    pub async fn stop(&self) -> Result<(), BrokerError> {
+        drop(self.applying.take());
+        self.fetchers.borrow_mut().stop_all();
+        let copies = self.copies.take();
+        let high_watermarks = high_watermarks(&copies);
+        for copy in copies.into_values() {
+            drop(copy.coordinator);
+            copy.partition.close().await?;
+        }
+        self.store(high_watermarks).await
+    }
+
+    async fn apply(&self, context: &Rc<Context>) -> Result<(), BrokerError> {
+        let me = context.config.node_id;
+        let default_min = context.config.min_insync_replicas;
+        let wanted = context.metadata.with(|image| wanted(image, me, default_min));
+        let gone: Vec<_> = self.copies.borrow().keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        for key in gone {
+            self.delete(context, key).await?;
+        }
+        let missing: Vec<_> = {
+            let copies = self.copies.borrow();
+            wanted.iter().filter(|(key, _)| !copies.contains_key(key)).map(|(k, w)| (*k, w.clone())).collect()
+        };
+        self.open(context, missing).await?;
+        // Offsets come before transactions: finishing a transaction decides offsets.
+        let mut changed: Vec<_> = wanted.into_iter().filter(|(key, w)| self.is_news(*key, w)).collect();
+        changed.sort_by_key(|(_, w)| (w.topic == TRANSACTION_STATE, w.topic != CONSUMER_OFFSETS));
+        for (key, wanted) in changed {
+            if wanted.state.leader == me {
+                self.lead(context, key, &wanted).await?;
+            } else {
+                self.follow(context, key, &wanted).await;
+            }
+        }
+        self.applied.notify_waiters();
+        Ok(())
+    }
+
+    fn is_news(&self, key: PartitionKey, wanted: &Wanted) -> bool {
+        self.copies.borrow().get(&key).is_some_and(|copy| copy.told != wanted.told())
+    }
+
+    async fn open(&self, context: &Rc<Context>, missing: Vec<(PartitionKey, Wanted)>) -> Result<(), BrokerError> {
+        let me = context.config.node_id;
+        let mut unplaced = Vec::new();
+        let mut opening = Vec::new();
+        for (key, wanted) in missing {
+            let id = TopicPartition { topic: wanted.topic.clone(), topic_id: key.0, partition: key.1 };
+            let sole = wanted.state.replicas == [me];
+            let placed = wanted.state.is_placed(me);
+            if sole && !placed {
+                unplaced.push(key);
+            }
+            if !sole {
+                self.replicated.set(true);
+                self.start_timer(context);
+            }
+            let high_watermark = self.checkpoint.borrow().as_ref().filter(|_| !sole).map(|c| c.get(key));
+            let dir = self.dir(&id);
+            opening.push(async move {
+                let missing = |e| BrokerError::storage(dir.display(), e);
+                if sole && placed && !disk::exists(&dir).await.map_err(missing)? {
+                    let reason = "the directory is gone, and with it acknowledged records";
+                    return Err(BrokerError::storage(dir.display(), reason));
+                }
+                claim(&self.data_dir, &dir, &id).await.map_err(missing)?;
+                let config = PartitionConfig::of(&context.config);
+                let controller: Rc<dyn AlterPartition> = Rc::new(Controller(Rc::downgrade(context)));
+                let failure = context.failure.clone();
+                let partition = Partition::recover(id, dir, config, high_watermark, Some(controller), failure).await?;
+                Ok((key, partition))
+            });
+        }
+        let opened = join_all(opening).await;
+        if opened.is_empty() {
+            return Ok(());
+        }
+        for partition in opened {
+            let (key, partition) = partition?;
+            // Until it has a role, nothing is served.
+            self.copies.borrow_mut().insert(key, Copy { partition, told: (-1, -1, 0), coordinator: None });
+        }
+        crash_point("broker", "topic.place", None, When::Before).await;
+        disk::sync_dir(&self.data_dir).await.map_err(|e| BrokerError::storage(self.data_dir.display(), e))?;
+        if !unplaced.is_empty()
+            && let Err(error) = context.controller.place(self.directory_id, &unplaced).await
+        {
+            // The next start says it again; until then a directory that is lost is not missed.
+            tracing::warn!(%error, "failed to tell the controller where partitions are kept");
+        }
+        crash_point("broker", "topic.place", None, When::After).await;
+        Ok(())
+    }
+
+    async fn lead(&self, context: &Rc<Context>, key: PartitionKey, wanted: &Wanted) -> Result<(), BrokerError> {
+        let Some(partition) = self.told(key, wanted) else { return Ok(()) };
+        self.fetchers.borrow_mut().stop(key);
+        let before = partition.is_leader().then(|| partition.leader_epoch());
+        let PartitionState { leader_epoch, partition_epoch, replicas, isr, .. } = wanted.state.clone();
+        let sole = replicas.len() == 1;
+        partition.lead(Leadership { leader_epoch, partition_epoch, replicas, isr, min_isr: wanted.min_isr }).await;
+        if sole && partition.leader_epoch() != leader_epoch {
+            let reason = format!("its log is of a later epoch than {leader_epoch}, in which it is led");
+            return Err(BrokerError::corrupt(partition.id(), reason));
+        }
+        if before == Some(leader_epoch) {
+            return Ok(());
+        }
+        if wanted.topic != CONSUMER_OFFSETS && wanted.topic != TRANSACTION_STATE {
+            register(context, partition);
+            return Ok(());
+        }
+        // A marker that came in between would be in the log and unknown to the coordinator that reads it.
+        unregister(context, partition.id());
+        if before.is_some() {
+            // The same coordinator goes on in another epoch: its markers carry that, and it reads its log anew.
+            self.resign(context, &partition);
+        }
+        let context_ = Rc::clone(context);
+        let taking_over = async move {
+            let result = take_over(&context_, &partition).await;
+            match result {
+                Err(error) if partition.is_leader() && partition.leader_epoch() == leader_epoch => Err(error),
+                // Deposed meanwhile: what could not be read is another's to read.
+                _ => Ok(()),
+            }
+        };
+        if sole {
+            return taking_over.await;
+        }
+        // Its log can only be read once the in-sync set has fetched in this epoch.
+        let failure = context.failure().clone();
+        let task = env::task::spawn(async move {
+            if let Err(error) = taking_over.await {
+                failure.report(error);
+            }
+        });
+        if let Some(copy) = self.copies.borrow_mut().get_mut(&key) {
+            copy.coordinator = Some(task.abort_on_drop());
+        }
+        Ok(())
+    }
+
+    async fn follow(&self, context: &Rc<Context>, key: PartitionKey, wanted: &Wanted) {
+        let Some(partition) = self.told(key, wanted) else { return };
+        if partition.is_leader() {
+            self.resign(context, &partition);
+            if let Some(copy) = self.copies.borrow_mut().get_mut(&key) {
+                copy.coordinator = None;
+            }
+        }
+        let PartitionState { leader, leader_epoch, partition_epoch, .. } = wanted.state;
+        let leader = Some(leader).filter(|id| *id >= 0);
+        partition.follow(Following { leader_epoch, partition_epoch, leader }).await;
+        register(context, partition.clone());
+        let mut fetchers = self.fetchers.borrow_mut();
+        match leader {
+            Some(leader) if partition.leader_epoch() == leader_epoch => {
+                fetchers.follow(leader, key, partition, leader_epoch);
+            }
+            _ => fetchers.stop(key),
+        }
+    }
+
+    /// Notes what the copy is told now.
+    fn told(&self, key: PartitionKey, wanted: &Wanted) -> Option<Partition> {
+        let mut copies = self.copies.borrow_mut();
+        let copy = copies.get_mut(&key)?;
+        copy.told = wanted.told();
+        Some(copy.partition.clone())
+    }
+
+    fn resign(&self, context: &Context, partition: &Partition) {
+        let id = partition.id();
+        match id.topic.as_str() {
+            CONSUMER_OFFSETS => context.groups().resign(id.partition),
+            TRANSACTION_STATE => context.txn().resign(id.partition),
+            _ => {}
+        }
+    }
+
+    /// The topic is gone, or the partition has moved elsewhere.
+    async fn delete(&self, context: &Context, key: PartitionKey) -> Result<(), BrokerError> {
+        self.fetchers.borrow_mut().stop(key);
+        let Some(copy) = self.copies.borrow_mut().remove(&key) else { return Ok(()) };
+        let partition = copy.partition;
+        self.resign(context, &partition);
+        drop(copy.coordinator);
+        let id = partition.id().clone();
+        unregister(context, &id);
+        partition.close().await?;
+        // Renamed first: a topic of the same name may be created before all of it is gone.
+        let (from, to) = (self.dir(&id), self.data_dir.join(format!("{DELETED}{}-{}", id.topic_id.simple(), key.1)));
+        let failed = |e| BrokerError::storage(from.display(), e);
+        disk::rename(&from, &to).await.map_err(failed)?;
+        disk::sync_dir(&self.data_dir).await.map_err(failed)?;
+        disk::remove_dir_all(&to).await.map_err(failed)
+    }
+
+    /// What a crash left of deletions.
+    async fn remove_deleted(&self) -> Result<(), BrokerError> {
+        let failed = |e| BrokerError::storage(self.data_dir.display(), e);
+        for entry in disk::read_dir(&self.data_dir).await.map_err(failed)? {
+            if entry.name.starts_with(DELETED) {
+                disk::remove_dir_all(self.data_dir.join(&entry.name)).await.map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dir(&self, id: &TopicPartition) -> PathBuf {
+        dir(&self.data_dir, &id.topic, id.partition)
+    }
+
+    /// Looks at who lags, and stores the high watermarks, from time to time.
+    fn start_timer(&self, context: &Rc<Context>) {
+        self.timer.get_or_init(|| {
+            let lag = Duration::from_millis(context.config.replica_lag_max_ms);
+            let period = PERIOD.min(lag / 2).max(Duration::from_millis(100));
+            let context = Rc::downgrade(context);
+            env::task::spawn(async move {
+                loop {
+                    env::time::sleep(period).await;
+                    let Some(context) = context.upgrade() else { return };
+                    if let Err(error) = context.replicas.tick().await {
+                        context.failure().report(error);
+                        return;
+                    }
+                }
+            })
+            .abort_on_drop()
+        });
+    }
+
+    async fn tick(&self) -> Result<(), BrokerError> {
+        let high_watermarks = {
+            let copies = self.copies.borrow();
+            copies.values().filter(|c| c.partition.is_leader()).for_each(|c| c.partition.tick());
+            high_watermarks(&copies)
+        };
+        self.store(high_watermarks).await
+    }
+
+    async fn store(&self, high_watermarks: HighWatermarks) -> Result<(), BrokerError> {
+        if !self.replicated.get() {
+            return Ok(());
+        }
+        // Absent while another store runs, which the next tick makes up for.
+        let Some(mut checkpoint) = self.checkpoint.take() else { return Ok(()) };
+        let stored = checkpoint.store(high_watermarks).await;
+        self.checkpoint.replace(Some(checkpoint));
+        stored.map_err(|e| BrokerError::storage(self.data_dir.display(), e))
+    }
+}
+
+impl Wanted {
+    fn told(&self) -> (i32, i32, usize) {
+        (self.state.leader_epoch, self.state.partition_epoch, self.min_isr)
+    }
+}
+
+fn wanted(image: &MetadataImage, me: i32, default_min: i32) -> BTreeMap<PartitionKey, Wanted> {
+    let mut wanted = BTreeMap::new();
+    for (topic_id, topic) in &image.topics {
+        let min_isr = usize::try_from(topic.min_insync_replicas(default_min)).unwrap_or(1);
+        for (index, state) in topic.partitions.iter().filter(|(_, p)| p.replicas.contains(&me)) {
+            let here = Wanted { topic: topic.name.clone(), state: state.clone(), min_isr };
+            wanted.insert((*topic_id, *index), here);
+        }
+    }
+    wanted
+}
+
+fn high_watermarks(copies: &BTreeMap<PartitionKey, Copy>) -> HighWatermarks {
+    copies.iter().map(|(key, copy)| (*key, copy.partition.high_watermark())).collect()
+}
+
+pub(super) fn dir(data_dir: &Path, topic: &str, partition: i32) -> PathBuf {
+    data_dir.join(format!("{topic}-{partition}"))
+}
+
+/// Makes the directory that of this topic. One of an earlier topic of the same name goes: its deletion was decided
+/// while this broker was down.
+async fn claim(data_dir: &Path, dir: &Path, id: &TopicPartition) -> std::io::Result<()> {
+    let file = dir.join("partition.metadata");
+    let ours = Bytes::from(format!("version: 0\ntopic_id: {}\n", id.topic_id));
+    match disk::read(&file).await {
+        Ok(found) if found == ours => return Ok(()),
+        Ok(found) if found.ends_with(b"\n") => {
+            tracing::info!(dir = %dir.display(), "removing the log of a deleted topic");
+            let gone = data_dir.join(format!("{DELETED}{}-{}", id.topic_id.simple(), id.partition));
+            disk::rename(dir, &gone).await?;
+            disk::sync_dir(data_dir).await?;
+            disk::remove_dir_all(&gone).await?;
+        }
+        // Damaged: no reason to delete a log.
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    disk::create_dir_all(dir).await?;
+    disk::replace(&file, ours).await
+}
+
+/// Lets requests find it.
+fn register(context: &Context, partition: Partition) {
+    let (topic, index) = (partition.id().topic.clone(), partition.id().partition);
+    context.partitions.borrow_mut().entry(topic).or_default().insert(index, partition);
+}
+
+fn unregister(context: &Context, id: &TopicPartition) {
+    let mut partitions = context.partitions.borrow_mut();
+    if let Some(open) = partitions.get_mut(&id.topic) {
+        open.remove(&id.partition);
+        if open.is_empty() {
+            partitions.remove(&id.topic);
+        }
+    }
+}
+
+/// The coordinators read their log; only then requests find the partition.
+async fn take_over(context: &Rc<Context>, partition: &Partition) -> Result<(), BrokerError> {
+    if partition.id().topic == CONSUMER_OFFSETS {
+        context.groups().lead(partition.clone()).await?;
+        register(context, partition.clone());
+    } else {
+        context.txn().lead(partition.clone()).await?;
+        register(context, partition.clone());
+    }
+    Ok(())
+}
+
+/// The way to the controller, as partitions know it.
+struct Controller(Weak<Context>);
+
+impl AlterPartition for Controller {
+    fn alter(&self, proposal: IsrProposal) -> Altering {
+        let context = self.0.clone();
+        Box::pin(async move {
+            let context = context.upgrade().ok_or(ErrorCode::NOT_CONTROLLER)?;
+            let IsrProposal { topic_id, partition, leader_epoch, partition_epoch, isr } = proposal;
+            let change = IsrChange { topic_id, partition, leader_epoch, partition_epoch, isr, recovering: false };
+            let state = context.controller.alter_partition(change).await?;
+            let proposal::IsrState { leader, leader_epoch, isr, partition_epoch, .. } = state;
+            Ok(IsrState { leader, leader_epoch, isr, partition_epoch })
+        })
+    }
+}
