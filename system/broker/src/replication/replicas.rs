@@ -43,6 +43,8 @@ use crate::partition::{Partition, PartitionConfig, TopicPartition};
 const PERIOD: Duration = Duration::from_secs(5);
 /// How long a topic may take to be open where it was created.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Between two tries to tell the controller where copies are kept.
+const PLACE_AGAIN: Duration = Duration::from_millis(100);
 /// Begins the name of a directory that is being deleted.
 const DELETED: &str = "deleted-";
 
@@ -59,6 +61,9 @@ struct Copy {
     partition: Partition,
     /// (leader epoch, partition epoch, min.insync.replicas) that it was last told.
     told: (i32, i32, usize),
+    /// The controller knows that it is kept here, so that a directory that is lost would be missed. Until then the only
+    /// copy of a partition is not led; one of several need not say it.
+    placed: bool,
     /// Coordinators that take over here, for as long as this broker leads.
     coordinator: Option<AbortOnDrop<()>>,
 }
@@ -117,7 +122,11 @@ impl Replicas {
                 context.failure().report(error);
                 return;
             }
-            changed.await;
+            if self.copies.borrow().values().all(|copy| copy.placed) {
+                changed.await;
+            } else {
+                let _ = env::time::timeout(PLACE_AGAIN, changed).await;
+            }
         }
     }
 
@@ -185,6 +194,7 @@ impl Replicas {
             wanted.iter().filter(|(key, _)| !copies.contains_key(key)).map(|(k, w)| (*k, w.clone())).collect()
         };
         self.open(context, missing).await?;
+        self.place(context, &wanted).await?;
         // Offsets come before transactions: finishing a transaction decides offsets.
         let mut changed: Vec<_> = wanted.into_iter().filter(|(key, w)| self.is_news(*key, w)).collect();
         changed.sort_by_key(|(_, w)| (w.topic == TRANSACTION_STATE, w.topic != CONSUMER_OFFSETS));
@@ -200,20 +210,16 @@ impl Replicas {
     }
 
     fn is_news(&self, key: PartitionKey, wanted: &Wanted) -> bool {
-        self.copies.borrow().get(&key).is_some_and(|copy| copy.told != wanted.told())
+        self.copies.borrow().get(&key).is_some_and(|copy| copy.placed && copy.told != wanted.told())
     }
 
     async fn open(&self, context: &Rc<Context>, missing: Vec<(PartitionKey, Wanted)>) -> Result<(), BrokerError> {
         let me = context.config.node_id;
-        let mut unplaced = Vec::new();
         let mut opening = Vec::new();
         for (key, wanted) in missing {
             let id = TopicPartition { topic: wanted.topic.clone(), topic_id: key.0, partition: key.1 };
             let sole = wanted.state.replicas == [me];
             let placed = wanted.state.is_placed(me);
-            if sole && !placed {
-                unplaced.push(key);
-            }
             if !sole {
                 self.replicated.set(true);
                 self.start_timer(context);
@@ -231,25 +237,40 @@ impl Replicas {
                 let controller: Rc<dyn AlterPartition> = Rc::new(Controller(Rc::downgrade(context)));
                 let failure = context.failure.clone();
                 let partition = Partition::recover(id, dir, config, high_watermark, Some(controller), failure).await?;
-                Ok((key, partition))
+                Ok((key, partition, placed || !sole))
             });
         }
-        let opened = join_all(opening).await;
-        if opened.is_empty() {
-            return Ok(());
-        }
-        for partition in opened {
-            let (key, partition) = partition?;
+        for opened in join_all(opening).await {
+            let (key, partition, placed) = opened?;
             // Until it has a role, nothing is served.
-            self.copies.borrow_mut().insert(key, Copy { partition, told: (-1, -1, 0), coordinator: None });
+            self.copies.borrow_mut().insert(key, Copy { partition, told: (-1, -1, 0), placed, coordinator: None });
+        }
+        Ok(())
+    }
+
+    /// Tells the controller of copies that no other broker has. What it does not know of yet has no role before the next
+    /// try. Roles of others wait meanwhile: without a controller there is no news of them either.
+    async fn place(&self, context: &Context, wanted: &BTreeMap<PartitionKey, Wanted>) -> Result<(), BrokerError> {
+        let me = context.config.node_id;
+        let unplaced: Vec<PartitionKey> = {
+            let mut copies = self.copies.borrow_mut();
+            let known = |key| wanted.get(key).is_some_and(|w| w.state.is_placed(me) || w.state.replicas.len() > 1);
+            copies.iter_mut().filter(|(key, _)| known(key)).for_each(|(_, copy)| copy.placed = true);
+            copies.iter().filter(|(_, copy)| !copy.placed).map(|(key, _)| *key).collect()
+        };
+        if unplaced.is_empty() {
+            return Ok(());
         }
         crash_point("broker", "topic.place", None, When::Before).await;
         disk::sync_dir(&self.data_dir).await.map_err(|e| BrokerError::storage(self.data_dir.display(), e))?;
-        if !unplaced.is_empty()
-            && let Err(error) = context.controller.place(self.directory_id, &unplaced).await
-        {
-            // The next start says it again; until then a directory that is lost is not missed.
-            tracing::warn!(%error, "failed to tell the controller where partitions are kept");
+        match context.controller.place(self.directory_id, &unplaced).await {
+            Ok(()) => {
+                let mut copies = self.copies.borrow_mut();
+                for key in &unplaced {
+                    copies.get_mut(key).into_iter().for_each(|copy| copy.placed = true);
+                }
+            }
+            Err(error) => tracing::info!(%error, "the controller does not know yet where partitions are kept"),
         }
         crash_point("broker", "topic.place", None, When::After).await;
         Ok(())
