@@ -97,6 +97,7 @@ pub(super) async fn open(
         appends: BTreeMap::new(),
         positions: BTreeMap::new(),
         roles: VecDeque::new(),
+        taken_roles: 0,
         next_token: 0,
         flush: None,
         altering: None,
@@ -139,6 +140,8 @@ struct Driver {
     positions: BTreeMap<Token, oneshot::Sender<Result<Position, ErrorCode>>>,
     /// Who waits for a role to be in force, in order.
     roles: VecDeque<oneshot::Sender<()>>,
+    /// How many of them the machine has been told.
+    taken_roles: usize,
     next_token: Token,
     flush: Option<AbortOnDrop<()>>,
     altering: Option<AbortOnDrop<()>>,
@@ -158,8 +161,12 @@ impl Driver {
                     open &= action != Action::Closed;
                     inputs.extend(self.execute(action).await);
                 }
-                if role && let Some(done) = self.roles.pop_front() {
-                    let _ = done.send(());
+                self.taken_roles += usize::from(role);
+                if self.taken_roles > 0 && !self.machine.borrow().changes_role() {
+                    for done in self.roles.drain(..self.taken_roles) {
+                        let _ = done.send(());
+                    }
+                    self.taken_roles = 0;
                 }
                 // All that has come meanwhile: what can be appended now shares the next flush.
                 while let Ok(command) = self.inbox.try_recv() {

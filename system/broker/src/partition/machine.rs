@@ -362,6 +362,11 @@ impl Machine {
         }
     }
 
+    /// A change of the role waits for what is at the log.
+    pub fn changes_role(&self) -> bool {
+        self.next_role.is_some() && !self.stopped
+    }
+
     /// The leader epochs of the log.
     pub fn epochs(&self) -> &LeaderEpochs {
         &self.epochs
@@ -464,6 +469,9 @@ impl Machine {
                 {
                     leader.update(with, now);
                 } else {
+                    // Led twice in a row by this node: what waits for its turn was asked of the earlier leadership, whose
+                    // coordinators are gone. What is in the log goes on being waited for.
+                    self.refuse_queued(ErrorCode::NOT_LEADER_OR_FOLLOWER, actions);
                     self.drop_replication(actions);
                     let Settings { node, lag_max, .. } = self.settings;
                     self.role = Role::Leader(Box::new(Leader::new(node, lag_max, with, self.end, now)));
@@ -783,6 +791,12 @@ impl Machine {
         let result = Err(error);
         let waiting = std::mem::take(&mut self.waiting).into_keys();
         actions.extend(waiting.map(|(_, token)| Action::Reply { token, result }));
+        self.refuse_queued(error, actions);
+    }
+
+    /// Answers every append that has not been at the log.
+    fn refuse_queued(&mut self, error: ErrorCode, actions: &mut Vec<Action>) {
+        let result = Err(error);
         let mut rest = VecDeque::new();
         for queued in std::mem::take(&mut self.queue) {
             match queued {

@@ -31,7 +31,7 @@ use super::fetcher::{Fetchers, PartitionKey};
 use crate::context::Context;
 use crate::controller::proposal::{self, IsrChange};
 use crate::failure::BrokerError;
-use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
+use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE, is_internal};
 use crate::join::join_all;
 use crate::metadata::{MetadataImage, PartitionState};
 use crate::partition::isr::{AlterPartition, Altering, IsrProposal, IsrState};
@@ -281,24 +281,30 @@ impl Replicas {
         self.fetchers.borrow_mut().stop(key);
         let before = partition.is_leader().then(|| partition.leader_epoch());
         let PartitionState { leader_epoch, partition_epoch, replicas, isr, .. } = wanted.state.clone();
+        let coordinates = is_internal(&wanted.topic);
+        if coordinates && before != Some(leader_epoch) {
+            // A marker that came in between would be in the log and unknown to the coordinator that reads it.
+            unregister(context, partition.id());
+            // The same broker goes on in another epoch: markers carry that, and the log is read anew. Nothing of the
+            // earlier coordinator is appended after the change.
+            self.resign(context, key, &partition);
+        }
         let sole = replicas.len() == 1;
         partition.lead(Leadership { leader_epoch, partition_epoch, replicas, isr, min_isr: wanted.min_isr }).await;
-        if sole && partition.leader_epoch() != leader_epoch {
-            let reason = format!("its log is of a later epoch than {leader_epoch}, in which it is led");
-            return Err(BrokerError::corrupt(partition.id(), reason));
+        if partition.leader_epoch() != leader_epoch {
+            if sole {
+                let reason = format!("its log is of a later epoch than {leader_epoch}, in which it is led");
+                return Err(BrokerError::corrupt(partition.id(), reason));
+            }
+            // The image is older than its log: the next one says more.
+            return Ok(());
         }
         if before == Some(leader_epoch) {
             return Ok(());
         }
-        if wanted.topic != CONSUMER_OFFSETS && wanted.topic != TRANSACTION_STATE {
+        if !coordinates {
             register(context, partition);
             return Ok(());
-        }
-        // A marker that came in between would be in the log and unknown to the coordinator that reads it.
-        unregister(context, partition.id());
-        if before.is_some() {
-            // The same coordinator goes on in another epoch: its markers carry that, and it reads its log anew.
-            self.resign(context, &partition);
         }
         let context_ = Rc::clone(context);
         let taking_over = async move {
@@ -328,10 +334,7 @@ impl Replicas {
     async fn follow(&self, context: &Rc<Context>, key: PartitionKey, wanted: &Wanted) {
         let Some(partition) = self.told(key, wanted) else { return };
         if partition.is_leader() {
-            self.resign(context, &partition);
-            if let Some(copy) = self.copies.borrow_mut().get_mut(&key) {
-                copy.coordinator = None;
-            }
+            self.resign(context, key, &partition);
         }
         let PartitionState { leader, leader_epoch, partition_epoch, .. } = wanted.state;
         let leader = Some(leader).filter(|id| *id >= 0);
@@ -354,7 +357,10 @@ impl Replicas {
         Some(copy.partition.clone())
     }
 
-    fn resign(&self, context: &Context, partition: &Partition) {
+    /// Its coordinator, if it has one, ends.
+    fn resign(&self, context: &Context, key: PartitionKey, partition: &Partition) {
+        let taking_over = self.copies.borrow_mut().get_mut(&key).and_then(|copy| copy.coordinator.take());
+        drop(taking_over);
         let id = partition.id();
         match id.topic.as_str() {
             CONSUMER_OFFSETS => context.groups().resign(id.partition),
@@ -367,9 +373,9 @@ impl Replicas {
     async fn delete(&self, context: &Context, key: PartitionKey) -> Result<(), BrokerError> {
         self.fetchers.borrow_mut().stop(key);
         let Some(copy) = self.copies.borrow_mut().remove(&key) else { return Ok(()) };
-        let partition = copy.partition;
-        self.resign(context, &partition);
         drop(copy.coordinator);
+        let partition = copy.partition;
+        self.resign(context, key, &partition);
         let id = partition.id().clone();
         unregister(context, &id);
         partition.close().await?;
