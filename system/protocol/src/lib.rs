@@ -13,12 +13,14 @@
 //! | [`request`], [`response`] | frames to messages and back |
 //! | [`api`] | the APIs and versions this crate can speak |
 //! | `body` | the two enums of messages, from the one table of APIs |
+//! | [`consumer_protocol`] | what members of a classic consumer group tell each other |
 //! | [`error_code`] | Kafka's error codes: retriable or not, failed or unknown |
 //! | [`batch`] | record batches, records, control records, compression |
 
 pub mod api;
 pub mod batch;
 mod body;
+pub mod consumer_protocol;
 pub mod error_code;
 pub mod frame;
 mod guard;

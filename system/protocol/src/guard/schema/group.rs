@@ -330,3 +330,21 @@ impl Known for messages::ConsumerGroupDescribeResponse {
         ],
     };
 }
+
+impl Known for messages::ConsumerProtocolSubscription {
+    const LAYOUT: Layout = Layout {
+        flexible_from: i16::MAX,
+        fields: &[
+            all(Array(&Text)),
+            all(Blob),
+            from(1, Array(&Struct(&[all(Text), all(Array(&I32))]))),
+            from(2, I32),
+            from(3, Text),
+        ],
+    };
+}
+
+impl Known for messages::ConsumerProtocolAssignment {
+    const LAYOUT: Layout =
+        Layout { flexible_from: i16::MAX, fields: &[all(Array(&Struct(&[all(Text), all(Array(&I32))]))), all(Blob)] };
+}
