@@ -68,6 +68,32 @@ impl Writer {
         self.0.put_slice(v.as_bytes());
     }
 
+    /// -1 is null.
+    pub fn nullable_string(&mut self, v: Option<&str>) {
+        match v {
+            Some(v) => self.string(v),
+            None => self.i16(-1),
+        }
+    }
+
+    /// A count with four bytes.
+    pub fn len(&mut self, len: usize) {
+        self.i32(i32::try_from(len).expect("fields of requests are below 2 GiB"));
+    }
+
+    /// Bytes with a four-byte length.
+    pub fn bytes(&mut self, v: &[u8]) {
+        self.len(v.len());
+        self.0.put_slice(v);
+    }
+
+    pub fn nullable_compact_string(&mut self, v: Option<&str>) {
+        match v {
+            Some(v) => self.compact_string(v),
+            None => self.uvarint(0),
+        }
+    }
+
     pub fn compact_string(&mut self, v: &str) {
         self.compact_len(v.len());
         self.0.put_slice(v.as_bytes());
@@ -164,6 +190,27 @@ impl<'a> Reader<'a> {
     pub fn string(&mut self, what: &'static str) -> Result<String, CodecError> {
         let len = usize::try_from(self.i16(what)?).map_err(|_| CodecError::Invalid(what))?;
         Self::utf8(self.take(len, what)?, what)
+    }
+
+    pub fn nullable_string(&mut self, what: &'static str) -> Result<Option<String>, CodecError> {
+        match self.i16(what)? {
+            -1 => Ok(None),
+            len => {
+                let len = usize::try_from(len).map_err(|_| CodecError::Invalid(what))?;
+                Ok(Some(Self::utf8(self.take(len, what)?, what)?))
+            }
+        }
+    }
+
+    /// A count or length with four bytes, not more than the bytes left.
+    pub fn len(&mut self, what: &'static str) -> Result<usize, CodecError> {
+        let len = usize::try_from(self.i32(what)?).map_err(|_| CodecError::Invalid(what))?;
+        if len > self.0.len() { Err(CodecError::Truncated(what)) } else { Ok(len) }
+    }
+
+    pub fn bytes(&mut self, what: &'static str) -> Result<Bytes, CodecError> {
+        let len = self.len(what)?;
+        Ok(Bytes::copy_from_slice(self.take(len, what)?))
     }
 
     /// A compact length; `None` is null.

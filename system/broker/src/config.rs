@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::group::GroupConfig;
+
 /// When an append counts as stored by this member of the in-sync set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Flush {
@@ -81,6 +83,9 @@ pub struct BrokerConfig {
     /// Partitions of `__transaction_state`; fixed once the topic exists.
     pub transaction_partitions: i32,
 
+    /// Limits and time-outs of consumer groups.
+    pub group: GroupConfig,
+
     /// Longest transaction time-out a producer may ask for. Two-phase transactions have none.
     pub transaction_max_timeout_ms: i32,
     /// Allow two-phase transactions (KIP-939).
@@ -124,6 +129,7 @@ impl Default for BrokerConfig {
             max_partitions_per_topic: 1024,
             offsets_partitions: 1,
             transaction_partitions: 1,
+            group: GroupConfig::default(),
             transaction_max_timeout_ms: 900_000,
             two_phase_commit: true,
             offset_metadata_max_bytes: 4096,

@@ -6,6 +6,7 @@
 //! closes the connection.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ struct Queued {
 
 /// Serves the connection until it ends, breaks, idles for too long, or `closing` is called: then what was read is
 /// answered first.
-pub(crate) async fn serve(context: Rc<Context>, stream: TcpStream, closing: Rc<Closing>) {
+pub(crate) async fn serve(context: Rc<Context>, stream: TcpStream, peer: IpAddr, closing: Rc<Closing>) {
     let (reader, writer) = stream.into_split();
     let (answers, queue) = mpsc::channel(context.config.max_in_flight);
     let idle = context.config.connection_idle;
@@ -49,7 +50,7 @@ pub(crate) async fn serve(context: Rc<Context>, stream: TcpStream, closing: Rc<C
     env::select! {
         // The client is gone, or one answer could not be made: the rest would be misread.
         _ = &mut writing => return,
-        () = read(context, reader, answers, closing) => {}
+        () = read(context, reader, peer, answers, closing) => {}
     }
     let _ = writing.await;
 }
@@ -95,7 +96,13 @@ async fn write(mut writer: WriteHalf, mut queue: mpsc::Receiver<Queued>, idle: D
     let _ = writer.shutdown().await;
 }
 
-async fn read(context: Rc<Context>, mut reader: ReadHalf, answers: mpsc::Sender<Queued>, closing: Rc<Closing>) {
+async fn read(
+    context: Rc<Context>,
+    mut reader: ReadHalf,
+    peer: IpAddr,
+    answers: mpsc::Sender<Queued>,
+    closing: Rc<Closing>,
+) {
     let config = &context.config;
     let places = Arc::new(Semaphore::new(config.max_in_flight));
     let budget = Arc::new(Semaphore::new(kib(config.max_frame_bytes) as usize));
@@ -138,7 +145,7 @@ async fn read(context: Rc<Context>, mut reader: ReadHalf, answers: mpsc::Sender<
             Ok(request) => {
                 silent = matches!(&request.body, protocol::RequestBody::Produce(p) if p.acks == 0);
                 let (turn, mut passed) = Turn::new();
-                let mut handling: Handling = Box::pin(dispatch::handle(Rc::clone(&context), request, turn));
+                let mut handling: Handling = Box::pin(dispatch::handle(Rc::clone(&context), request, peer, turn));
                 env::select! {
                     answer = &mut handling => Answer::Ready(answer),
                     () = passed.passed() => Answer::Pending(handling),

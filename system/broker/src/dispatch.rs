@@ -1,11 +1,13 @@
 //! One request to its handler.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use protocol::{ApiKey, Request, RequestBody, ResponseBody, response};
 
 use crate::context::Context;
+use crate::group::machine::Client;
 use crate::quorum::Quorum;
 use crate::turn::Turn;
 use crate::{
@@ -51,12 +53,23 @@ pub(crate) const SERVED: &[ApiKey] = &[
     ApiKey::AssignReplicasToDirs,
     ApiKey::DescribeTopicPartitions,
     ApiKey::OffsetForLeaderEpoch,
+    ApiKey::JoinGroup,
+    ApiKey::SyncGroup,
+    ApiKey::Heartbeat,
+    ApiKey::LeaveGroup,
+    ApiKey::DescribeGroups,
+    ApiKey::ListGroups,
+    ApiKey::DeleteGroups,
+    ApiKey::OffsetDelete,
+    ApiKey::ConsumerGroupHeartbeat,
+    ApiKey::ConsumerGroupDescribe,
 ];
 
-/// Handles the request; its framed answer, `None` if it has none or cannot be encoded.
-pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -> Option<Bytes> {
+/// Handles the request of a client at `peer`; its framed answer, `None` if it has none or cannot be encoded.
+pub(crate) async fn handle(context: Rc<Context>, request: Request, peer: IpAddr, turn: Turn) -> Option<Bytes> {
     let (version, correlation_id) = (request.version, request.correlation_id);
     let api_key = request.api_key();
+    let client = Client { id: request.client_id.unwrap_or_default(), host: format!("/{peer}") };
     let body: ResponseBody = match request.body {
         r if Quorum::serves(&r) => {
             // Nothing of the quorum depends on the order of a connection, and its fetches wait.
@@ -71,8 +84,8 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -
         }
         RequestBody::ListOffsets(r) => list_offsets::handle(context, version, r).await.into(),
         RequestBody::Metadata(r) => metadata_api::handle(&context, version, r).await.into(),
-        RequestBody::OffsetCommit(r) => group::api::commit(&context, r).await.into(),
-        RequestBody::OffsetFetch(r) => group::api::fetch(&context, version, r).await.into(),
+        RequestBody::OffsetCommit(r) => group::api::offsets::commit(&context, version, r).await.into(),
+        RequestBody::OffsetFetch(r) => group::api::offsets::fetch(&context, version, r).await.into(),
         RequestBody::FindCoordinator(r) => find_coordinator::handle(&context, version, r).await.into(),
         RequestBody::ApiVersions(r) => api_versions::handle(version, &r).into(),
         RequestBody::CreateTopics(r) => create_topics::handle(&context, version, r).await.into(),
@@ -81,7 +94,6 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -
         RequestBody::AddOffsetsToTxn(r) => txn::api::add_offsets(&context, r).await.into(),
         RequestBody::EndTxn(r) => txn::api::end(&context, version, r).await.into(),
         RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r).await.into(),
-        RequestBody::TxnOffsetCommit(r) => group::api::txn_commit(&context, version, r).await.into(),
         RequestBody::OffsetForLeaderEpoch(r) => offset_for_leader_epoch::handle(&context, r).into(),
         // What the controller decides: by way of any broker.
         body @ (RequestBody::DeleteTopics(_)
@@ -104,6 +116,19 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, turn: Turn) -
         RequestBody::DescribeCluster(r) => describe::cluster(&context, &r).into(),
         RequestBody::DescribeConfigs(r) => describe::configs(&context, &r).into(),
         RequestBody::DescribeTopicPartitions(r) => describe::topic_partitions(&context, &r).into(),
+        RequestBody::TxnOffsetCommit(r) => group::api::offsets::txn_commit(&context, version, r).await.into(),
+        RequestBody::JoinGroup(r) => group::api::classic::join(&context, version, r, client, turn).await.into(),
+        RequestBody::SyncGroup(r) => group::api::classic::sync(&context, version, r, turn).await.into(),
+        RequestBody::Heartbeat(r) => group::api::classic::heartbeat(&context, r, turn).await.into(),
+        RequestBody::LeaveGroup(r) => group::api::classic::leave(&context, version, r, turn).await.into(),
+        RequestBody::DescribeGroups(r) => group::api::admin::describe(&context, version, r).await.into(),
+        RequestBody::ListGroups(r) => group::api::admin::list(&context, &r).into(),
+        RequestBody::DeleteGroups(r) => group::api::admin::delete(&context, r).await.into(),
+        RequestBody::OffsetDelete(r) => group::api::admin::delete_offsets(&context, r).await.into(),
+        RequestBody::ConsumerGroupHeartbeat(r) => {
+            group::api::consumer::heartbeat(&context, version, r, client, turn).await.into()
+        }
+        RequestBody::ConsumerGroupDescribe(r) => group::api::consumer::describe(&context, r).await.into(),
         _ => {
             tracing::debug!(?api_key, version, "not served here");
             return None;

@@ -1,5 +1,6 @@
 //! What the broker tells the harness about itself.
 
+use crate::group::records::GroupRecord;
 use crate::metadata::records::MetadataRecord;
 use crate::txn::state::{ProducerIdEpoch, State};
 
@@ -19,6 +20,8 @@ pub enum Probe {
     Transaction { transactional_id: String, state: State, producer: ProducerIdEpoch },
     /// A consumer offset became visible: committed, and not inside an open transaction.
     OffsetCommitted { group: String, topic: String, partition: i32, offset: i64, producer_id: Option<i64> },
-    /// A transaction coordinator could not know whether its record is in the log and read the log anew.
+    /// A record about a group is stored: a generation and its assignment, an epoch, what a member has.
+    Group { record: GroupRecord },
+    /// A coordinator could not know whether its record is in the log and read the log anew.
     CoordinatorReloaded { partition: i32 },
 }

@@ -61,7 +61,7 @@ pub(crate) async fn listen(
                     continue;
                 }
                 let open = connections.open();
-                let serving = connection::serve(Rc::clone(&context), stream, Rc::clone(&closing));
+                let serving = connection::serve(Rc::clone(&context), stream, peer.ip(), Rc::clone(&closing));
                 env::task::spawn(async move {
                     serving.await;
                     drop(open);

@@ -2,19 +2,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::rc::{Rc, Weak};
 
-use env::task::AbortOnDrop;
 use protocol::ErrorCode;
 
-use super::shard::Shard;
+use super::shard::{Running, Shard};
 use crate::context::Context;
-use crate::failure::BrokerError;
 use crate::internal_topics::{CONSUMER_OFFSETS, partition_for};
 use crate::partition::Partition;
 
-/// A shard and its task, which ends with the coordinator.
-type Led = (Rc<Shard>, AbortOnDrop<()>);
+/// A shard and its tasks, which end with the coordinator.
+type Led = (Rc<Shard>, Running);
 
 pub struct GroupCoordinator {
     context: Weak<Context>,
@@ -26,17 +25,23 @@ impl GroupCoordinator {
         Self { context, shards: RefCell::default() }
     }
 
-    /// Takes over a partition of `__consumer_offsets` that this broker leads.
-    pub(crate) async fn lead(&self, partition: Partition) -> Result<(), BrokerError> {
+    /// Takes over a partition of `__consumer_offsets` that this broker leads from now on. Its groups are answered
+    /// COORDINATOR_LOAD_IN_PROGRESS until the log is replayed; ready when that is done. What is returned may be dropped.
+    pub(crate) fn lead(&self, partition: Partition) -> impl Future<Output = ()> + use<> {
         let index = partition.id().partition;
-        let loaded = Shard::load(self.context.clone(), partition).await?;
-        self.shards.borrow_mut().insert(index, loaded);
-        Ok(())
+        let (shard, running, loaded) = Shard::start(self.context.clone(), partition);
+        self.shards.borrow_mut().insert(index, (shard, running));
+        async move {
+            let _ = loaded.await;
+        }
     }
 
-    /// This broker does not lead the partition any more.
+    /// Gives up a partition: open requests are answered NOT_COORDINATOR, and so are all from now on.
     pub(crate) fn resign(&self, index: i32) {
-        self.shards.borrow_mut().remove(&index);
+        let led = self.shards.borrow_mut().remove(&index);
+        if let Some((shard, _running)) = led {
+            shard.resign();
+        }
     }
 
     /// A transaction's marker is in this partition of `__consumer_offsets`.
@@ -56,5 +61,10 @@ impl GroupCoordinator {
     pub(super) async fn shard(&self, group: &str) -> Result<Rc<Shard>, ErrorCode> {
         let index = self.partition_of(group).await?;
         self.shards.borrow().get(&index).map(|(s, _)| Rc::clone(s)).ok_or(ErrorCode::NOT_COORDINATOR)
+    }
+
+    /// All shards, of groups that this broker coordinates.
+    pub(super) fn shards(&self) -> Vec<Rc<Shard>> {
+        self.shards.borrow().values().map(|(s, _)| Rc::clone(s)).collect()
     }
 }

@@ -1,173 +1,410 @@
-//! The consumer offsets of one partition of `__consumer_offsets`, as a pure machine over that partition's log.
+//! The groups of one partition of `__consumer_offsets`: who is a member, and who reads what, as a pure machine.
 //!
-//! An offset committed inside a transaction is pending until the transaction's marker: a commit makes it visible, an
-//! abort drops it. Among offsets of one place the one later in the log wins, so a transactional offset that an ordinary
-//! commit overtook before its marker does not come back.
+//! State changes at once; the records that hold a change and the answers that tell of it leave as actions, in this
+//! order. The driver appends the records and lets an answer go only when every record before it is in the log. If an
+//! append fails, the driver reads the log anew and forgets all that was not in it, together with the answers: nobody was
+//! told.
+//!
+//! Guarantees: within a generation (classic) or at any time (consumer) a partition has at most one owner; generations
+//! and epochs of a group only rise; a commit of a member that is no longer current is refused.
+//! Left to others: the log, offsets, the clock, which topics exist.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// A topic and a partition of it that a group reads.
-pub type Place = (String, i32);
+use env::clock::Instant;
+use protocol::{ErrorCode, Uuid};
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Committed {
-    pub offset: i64,
-    /// -1 if the consumer did not say.
-    pub leader_epoch: i32,
-    pub metadata: String,
-    pub commit_ms: i64,
+use super::records::GroupRecord;
+use super::timers::{Timer, Timers};
+use super::{classic, consumer};
+
+/// Names a request until it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// Bounds on the session time-out that a classic member may ask for.
+    pub min_session_timeout_ms: i32,
+    pub max_session_timeout_ms: i32,
+    /// How long an empty classic group waits for more members before its first generation.
+    pub initial_rebalance_delay: Duration,
+    /// Most members of one group, those included that were only given an id.
+    pub max_size: usize,
+    /// Consumer protocol: a member not heard for this long is out.
+    pub consumer_session_timeout: Duration,
+    /// Consumer protocol: how often members are told to send heartbeats.
+    pub consumer_heartbeat_interval: Duration,
 }
 
-/// A commit, and where its record is in the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Entry {
-    at: i64,
-    /// `None`: forgotten.
-    committed: Option<Committed>,
+impl Default for GroupConfig {
+    /// Kafka's own defaults, but for the initial delay (there 3 s).
+    fn default() -> Self {
+        Self {
+            min_session_timeout_ms: 6_000,
+            max_session_timeout_ms: 1_800_000,
+            initial_rebalance_delay: Duration::from_millis(500),
+            max_size: 1_000,
+            consumer_session_timeout: Duration::from_secs(45),
+            consumer_heartbeat_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The topics of the cluster, as the metadata log has them.
+pub trait Topics {
+    /// Id and number of partitions.
+    fn topic(&self, name: &str) -> Option<(Uuid, i32)>;
+    fn name(&self, id: Uuid) -> Option<String>;
+}
+
+/// Who sends a request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Client {
+    pub id: String,
+    pub host: String,
 }
 
 #[derive(Clone, Debug)]
-pub enum Input {
-    /// A record of an ordinary commit is in the log at `at`.
-    Committed { at: i64, group: String, place: Place, committed: Option<Committed> },
-    /// A record of a transaction is in the log at `at`.
-    Pending { at: i64, producer_id: i64, group: String, place: Place, committed: Option<Committed> },
-    /// The transaction's marker is in the log.
-    Ended { producer_id: i64, commit: bool },
+pub enum Request {
+    Join(classic::Join),
+    Sync(classic::Sync),
+    Heartbeat(classic::Who),
+    Leave(Vec<classic::Leaving>),
+    ConsumerHeartbeat(consumer::Heartbeat),
+    /// Delete the group's own records; its offsets are the driver's.
+    Delete,
 }
 
-/// An offset that became visible.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Visible {
-    pub group: String,
-    pub place: Place,
-    pub offset: i64,
-    pub producer_id: Option<i64>,
+pub enum Reply {
+    Joined(classic::Joined),
+    Synced(classic::Synced),
+    Heartbeat(ErrorCode),
+    /// One answer a member, in the order asked.
+    Left(Vec<ErrorCode>),
+    Beat(consumer::Beat),
+    Deleted(ErrorCode),
 }
 
-/// What a group committed for one place.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Fetched {
-    None,
-    Offset(Committed),
-    /// A transaction that may change it is open.
-    Unstable,
+pub enum Action {
+    Persist(GroupRecord),
+    Reply { id: RequestId, reply: Reply },
 }
 
-#[derive(Debug, Default)]
+/// Who commits or fetches, as the request says.
+#[derive(Clone, Copy, Debug)]
+pub struct Committer<'a> {
+    pub member_id: &'a str,
+    pub instance_id: Option<&'a str>,
+    /// Generation of a classic member, epoch of another one; negative if the request names none.
+    pub generation: i32,
+    pub in_transaction: bool,
+}
+
+impl Committer<'_> {
+    pub(super) fn is_nobody(&self) -> bool {
+        self.generation < 0 && self.member_id.is_empty() && self.instance_id.is_none()
+    }
+}
+
+#[derive(Debug)]
+pub enum Group {
+    Classic(classic::Group),
+    Consumer(consumer::Group),
+}
+
+impl Group {
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Classic(g) => g.is_empty(),
+            Self::Consumer(g) => g.is_empty(),
+        }
+    }
+}
+
+/// What every step of a group needs besides the group.
+pub struct Cx<'a> {
+    pub now: Instant,
+    pub wall_ms: i64,
+    pub group: &'a str,
+    pub config: &'a GroupConfig,
+    pub topics: &'a dyn Topics,
+    pub timers: &'a mut Timers,
+    pub actions: &'a mut Vec<Action>,
+}
+
+impl Cx<'_> {
+    pub fn reply(&mut self, id: RequestId, reply: Reply) {
+        self.actions.push(Action::Reply { id, reply });
+    }
+
+    pub fn persist(&mut self, record: GroupRecord) {
+        self.actions.push(Action::Persist(record));
+    }
+
+    pub fn set_timer(&mut self, timer: Timer, after: Duration) {
+        self.timers.set(self.group, timer, self.now + after);
+    }
+
+    pub fn cancel_timer(&mut self, timer: &Timer) {
+        self.timers.cancel(self.group, timer);
+    }
+}
+
+/// Both clocks of the node: deadlines run on the monotonic one, records carry the wall clock's.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub instant: Instant,
+    pub wall_ms: i64,
+}
+
+#[derive(Debug)]
 pub struct Machine {
-    groups: BTreeMap<String, BTreeMap<Place, Entry>>,
-    pending: BTreeMap<i64, BTreeMap<(String, Place), Entry>>,
+    config: GroupConfig,
+    groups: BTreeMap<String, Group>,
+    timers: Timers,
 }
 
 impl Machine {
-    pub fn handle(&mut self, input: Input) -> Vec<Visible> {
-        match input {
-            Input::Committed { at, group, place, committed } => {
-                self.set(group, place, Entry { at, committed }, None).into_iter().collect()
+    pub fn new(config: GroupConfig) -> Self {
+        Self { config, groups: BTreeMap::new(), timers: Timers::default() }
+    }
+
+    /// A record of the log, in its order, before anything else is handled.
+    pub fn replay(&mut self, record: GroupRecord) {
+        match record {
+            GroupRecord::Classic { group, value: Some(stored) } => {
+                self.groups.insert(group, Group::Classic(classic::Group::load(stored)));
             }
-            Input::Pending { at, producer_id, group, place, committed } => {
-                self.pending.entry(producer_id).or_default().insert((group, place), Entry { at, committed });
-                Vec::new()
-            }
-            Input::Ended { producer_id, commit } => {
-                let pending = self.pending.remove(&producer_id).unwrap_or_default();
-                if !commit {
-                    return Vec::new();
+            GroupRecord::Classic { group, value: None } => {
+                if matches!(self.groups.get(&group), Some(Group::Classic(_))) {
+                    self.groups.remove(&group);
                 }
-                let decided = pending.into_iter();
-                decided.filter_map(|((group, place), entry)| self.set(group, place, entry, Some(producer_id))).collect()
+            }
+            record => {
+                let group = record.group().to_owned();
+                let Some(Group::Consumer(g)) = self.groups.get_mut(&group) else {
+                    if !record.is_tombstone() {
+                        let mut g = consumer::Group::default();
+                        g.replay(record);
+                        self.groups.insert(group, Group::Consumer(g));
+                    }
+                    return;
+                };
+                if g.replay(record) {
+                    self.groups.remove(&group);
+                }
             }
         }
     }
 
-    pub fn fetch(&self, group: &str, place: &Place, require_stable: bool) -> Fetched {
-        let key = (group.to_owned(), place.clone());
-        if require_stable && self.pending.values().any(|p| p.contains_key(&key)) {
-            return Fetched::Unstable;
-        }
-        match self.groups.get(group).and_then(|g| g.get(place)).and_then(|e| e.committed.clone()) {
-            Some(committed) => Fetched::Offset(committed),
-            None => Fetched::None,
+    /// All records are replayed: members have their whole session time-out to be heard.
+    pub fn loaded(&mut self, now: Now, topics: &dyn Topics) {
+        let names: Vec<_> = self.groups.keys().cloned().collect();
+        for name in names {
+            self.with(now, topics, &name, |group, cx| match group {
+                Group::Classic(g) => g.loaded(cx),
+                Group::Consumer(g) => g.loaded(cx),
+            });
         }
     }
 
-    /// Every place the group has an offset for, also one still pending.
-    pub fn places(&self, group: &str) -> Vec<Place> {
-        let visible = self.groups.get(group).into_iter().flatten();
-        let mut places: Vec<Place> =
-            visible.filter(|(_, e)| e.committed.is_some()).map(|(place, _)| place.clone()).collect();
-        let pending = self.pending.values().flat_map(|p| p.keys());
-        places.extend(pending.filter(|(g, _)| g == group).map(|(_, place)| place.clone()));
-        places.sort();
-        places.dedup();
-        places
+    /// `fresh` is an id that nobody has, for a member that needs one.
+    pub fn handle(
+        &mut self,
+        now: Now,
+        topics: &dyn Topics,
+        group: &str,
+        id: RequestId,
+        request: Request,
+        fresh: Uuid,
+    ) -> Vec<Action> {
+        if let Some(reply) = self.refuse(group, &request) {
+            return vec![Action::Reply { id, reply }];
+        }
+        let mut actions = self.prepare(group, &request);
+        let more = self.with(now, topics, group, |group, cx| match (group, request) {
+            (Group::Classic(g), Request::Join(r)) => g.join(cx, id, r, fresh),
+            (Group::Classic(g), Request::Sync(r)) => g.sync(cx, id, r),
+            (Group::Classic(g), Request::Heartbeat(who)) => g.heartbeat(cx, id, &who),
+            (Group::Classic(g), Request::Leave(leaving)) => g.leave(cx, id, &leaving),
+            (Group::Consumer(g), Request::ConsumerHeartbeat(r)) => g.heartbeat(cx, id, r, fresh),
+            (Group::Classic(g), Request::Delete) => {
+                let reply = g.delete(cx);
+                cx.reply(id, Reply::Deleted(reply));
+            }
+            (Group::Consumer(g), Request::Delete) => {
+                let reply = g.delete(cx);
+                cx.reply(id, Reply::Deleted(reply));
+            }
+            (_, request) => {
+                if let Some(reply) = unknown(&request) {
+                    cx.reply(id, reply);
+                }
+            }
+        });
+        actions.extend(more);
+        self.forget(group);
+        actions
     }
 
-    fn set(&mut self, group: String, place: Place, entry: Entry, producer_id: Option<i64>) -> Option<Visible> {
-        let places = self.groups.entry(group.clone()).or_default();
-        if places.get(&place).is_some_and(|e| e.at > entry.at) {
-            return None;
+    /// Deadlines that passed.
+    pub fn tick(&mut self, now: Now, topics: &dyn Topics) -> Vec<Action> {
+        let mut actions = Vec::new();
+        while let Some((group, timer)) = self.timers.take_due(now.instant) {
+            actions.extend(self.with(now, topics, &group, |g, cx| match g {
+                Group::Classic(g) => g.expired(cx, &timer),
+                Group::Consumer(g) => g.expired(cx, &timer),
+            }));
+            self.forget(&group);
         }
-        let offset = entry.committed.as_ref().map(|c| c.offset);
-        places.insert(place.clone(), entry);
-        offset.map(|offset| Visible { group, place, offset, producer_id })
+        actions
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Whether these offsets may be committed now. A commit of a member counts as a sign of life.
+    pub fn check_commit(
+        &mut self,
+        now: Now,
+        topics: &dyn Topics,
+        group: &str,
+        who: Committer<'_>,
+    ) -> Result<(), ErrorCode> {
+        let mut result = if who.generation < 0 { Ok(()) } else { Err(ErrorCode::ILLEGAL_GENERATION) };
+        self.with(now, topics, group, |group, cx| {
+            result = match group {
+                Group::Classic(g) => g.check_commit(cx, who),
+                Group::Consumer(g) => g.check_commit(who),
+            };
+        });
+        result
+    }
+
+    /// Whether the one who fetches offsets, if it says who it is, is current.
+    pub fn check_fetch(&self, group: &str, member_id: &str, epoch: i32) -> Result<(), ErrorCode> {
+        if member_id.is_empty() && epoch < 0 {
+            return Ok(());
+        }
+        match self.groups.get(group) {
+            Some(Group::Consumer(g)) => g.check_epoch(member_id, epoch, ErrorCode::STALE_MEMBER_EPOCH),
+            Some(Group::Classic(_)) => Ok(()),
+            None => Err(ErrorCode::GROUP_ID_NOT_FOUND),
+        }
+    }
+
+    pub fn group(&self, group: &str) -> Option<&Group> {
+        self.groups.get(group)
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = (&String, &Group)> {
+        self.groups.iter()
+    }
+
+    /// What is answered without a look at the group.
+    fn refuse(&self, group: &str, request: &Request) -> Option<Reply> {
+        let existing = self.groups.get(group);
+        match request {
+            Request::Join(r) => {
+                let error = if r.session_timeout_ms < self.config.min_session_timeout_ms
+                    || r.session_timeout_ms > self.config.max_session_timeout_ms
+                {
+                    ErrorCode::INVALID_SESSION_TIMEOUT
+                } else if existing.is_none() && !r.member_id.is_empty() {
+                    ErrorCode::UNKNOWN_MEMBER_ID
+                } else if matches!(existing, Some(Group::Consumer(g)) if !g.is_empty()) {
+                    ErrorCode::INCONSISTENT_GROUP_PROTOCOL
+                } else {
+                    return None;
+                };
+                Some(Reply::Joined(classic::Joined::error(error, &r.member_id)))
+            }
+            Request::ConsumerHeartbeat(r) => {
+                let known = match existing {
+                    None => r.epoch == 0,
+                    Some(Group::Classic(g)) => r.epoch == 0 && g.is_empty(),
+                    Some(Group::Consumer(_)) => true,
+                };
+                (!known).then(|| Reply::Beat(consumer::Beat::error(ErrorCode::GROUP_ID_NOT_FOUND, &r.member_id)))
+            }
+            other if existing.is_none() => unknown(other),
+            _ => None,
+        }
+    }
+
+    /// Makes the group if the request may, and turns an empty group into one of the other protocol. The generation or
+    /// epoch goes on from where it was.
+    fn prepare(&mut self, name: &str, request: &Request) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let group = match (request, self.groups.get(name)) {
+            (Request::Join(_), None) => Group::Classic(classic::Group::new(0)),
+            (Request::Join(_), Some(Group::Consumer(g))) => {
+                actions.extend(g.tombstones(name).into_iter().map(Action::Persist));
+                Group::Classic(classic::Group::new(g.epoch()))
+            }
+            (Request::ConsumerHeartbeat(_), None) => Group::Consumer(consumer::Group::default()),
+            (Request::ConsumerHeartbeat(_), Some(Group::Classic(g))) => {
+                let record = GroupRecord::Classic { group: name.to_owned(), value: None };
+                actions.push(Action::Persist(record));
+                Group::Consumer(consumer::Group::new(g.generation()))
+            }
+            _ => return actions,
+        };
+        self.groups.insert(name.to_owned(), group);
+        actions
+    }
+
+    /// A group that no record tells of and nobody is in.
+    fn forget(&mut self, name: &str) {
+        let void = match self.groups.get(name) {
+            Some(Group::Classic(g)) => g.is_void(),
+            Some(Group::Consumer(g)) => g.is_void(),
+            None => false,
+        };
+        if void {
+            self.groups.remove(name);
+        }
+    }
+
+    fn with(
+        &mut self,
+        now: Now,
+        topics: &dyn Topics,
+        name: &str,
+        f: impl FnOnce(&mut Group, &mut Cx<'_>),
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if let Some(group) = self.groups.get_mut(name) {
+            let mut cx = Cx {
+                now: now.instant,
+                wall_ms: now.wall_ms,
+                group: name,
+                config: &self.config,
+                topics,
+                timers: &mut self.timers,
+                actions: &mut actions,
+            };
+            f(group, &mut cx);
+        }
+        actions
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn offset(offset: i64) -> Option<Committed> {
-        Some(Committed { offset, leader_epoch: -1, metadata: String::new(), commit_ms: 0 })
-    }
-
-    fn pending(m: &mut Machine, at: i64, producer_id: i64, to: i64) {
-        let place = ("t".to_owned(), 0);
-        m.handle(Input::Pending { at, producer_id, group: "g".into(), place, committed: offset(to) });
-    }
-
-    fn committed(m: &mut Machine, at: i64, to: i64) {
-        let place = ("t".to_owned(), 0);
-        m.handle(Input::Committed { at, group: "g".into(), place, committed: offset(to) });
-    }
-
-    fn get(m: &Machine, stable: bool) -> Option<i64> {
-        match m.fetch("g", &("t".to_owned(), 0), stable) {
-            Fetched::None => None,
-            Fetched::Offset(c) => Some(c.offset),
-            Fetched::Unstable => Some(-2),
+/// The answer of a group that does not exist, or of one of another kind.
+fn unknown(request: &Request) -> Option<Reply> {
+    Some(match request {
+        Request::Sync(_) => Reply::Synced(classic::Synced::error(ErrorCode::UNKNOWN_MEMBER_ID)),
+        Request::Heartbeat(_) => Reply::Heartbeat(ErrorCode::UNKNOWN_MEMBER_ID),
+        Request::Leave(leaving) => Reply::Left(vec![ErrorCode::UNKNOWN_MEMBER_ID; leaving.len()]),
+        Request::Delete => Reply::Deleted(ErrorCode::GROUP_ID_NOT_FOUND),
+        Request::Join(r) => Reply::Joined(classic::Joined::error(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, &r.member_id)),
+        Request::ConsumerHeartbeat(r) => {
+            Reply::Beat(consumer::Beat::error(ErrorCode::GROUP_ID_NOT_FOUND, &r.member_id))
         }
-    }
-
-    #[test]
-    fn a_pending_offset_is_seen_only_after_its_commit_marker() {
-        let mut m = Machine::default();
-        pending(&mut m, 0, 7, 10);
-        assert_eq!((get(&m, false), get(&m, true)), (None, Some(-2)));
-        m.handle(Input::Ended { producer_id: 8, commit: true });
-        assert_eq!(get(&m, false), None);
-        m.handle(Input::Ended { producer_id: 7, commit: true });
-        assert_eq!((get(&m, false), get(&m, true)), (Some(10), Some(10)));
-    }
-
-    #[test]
-    fn an_aborted_offset_is_never_seen() {
-        let mut m = Machine::default();
-        committed(&mut m, 0, 5);
-        pending(&mut m, 1, 7, 10);
-        m.handle(Input::Ended { producer_id: 7, commit: false });
-        m.handle(Input::Ended { producer_id: 7, commit: true });
-        assert_eq!(get(&m, true), Some(5));
-    }
-
-    #[test]
-    fn the_later_in_the_log_wins_whenever_it_is_decided() {
-        let mut m = Machine::default();
-        pending(&mut m, 0, 7, 10);
-        committed(&mut m, 1, 20);
-        m.handle(Input::Ended { producer_id: 7, commit: true });
-        assert_eq!(get(&m, true), Some(20));
-    }
+    })
 }

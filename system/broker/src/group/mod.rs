@@ -1,18 +1,25 @@
-//! Consumer groups' offsets: committed, fetched, committed inside transactions. Membership comes with replication;
-//! consumers assign their partitions themselves.
+//! Consumer groups: who is a member and reads what, and the offsets they commit.
 //!
 //! | file | one line |
 //! |--|--|
-//! | `machine` | the offsets of one partition of `__consumer_offsets`, pure |
-//! | `records` | its records |
+//! | `machine` | the groups of one partition of `__consumer_offsets`, pure |
+//! | `classic`, `consumer` | a group of either protocol |
+//! | `offsets` | the offsets of that partition, pure |
+//! | `timers` | deadlines of members and rebalances |
+//! | `records` | the partition's records, in Kafka's formats |
 //! | `shard` | its driver |
 //! | `coordinator` | the handle: routes to shards |
-//! | `api` | OffsetCommit, OffsetFetch, TxnOffsetCommit |
+//! | `api` | the handlers |
 
 pub mod api;
+pub mod classic;
+pub mod consumer;
 mod coordinator;
 pub mod machine;
+pub mod offsets;
 pub mod records;
 mod shard;
+pub mod timers;
 
 pub use coordinator::GroupCoordinator;
+pub use machine::GroupConfig;

@@ -1,30 +1,42 @@
-//! The driver of one partition of `__consumer_offsets`: one task appends commits, waits for them to be stored, and
-//! applies them in log order. Markers of transactions pass through the same queue, so that no offset can be applied
-//! after the marker that follows it in the log.
+//! The driver of one partition of `__consumer_offsets`: it loads the groups and offsets from the log, appends what is
+//! decided, keeps the groups' deadlines and answers.
+//!
+//! One task appends; what waits shares a batch and so a sync. Markers of transactions pass through the same queue, so
+//! that no offset can be applied after the marker that follows it in the log. Groups change before their records are in
+//! the log, offsets after: an answer about a group is held until every record of before it is stored. If records of a
+//! group may or may not be in the log, or certainly are not, nothing in memory can be trusted: all open requests are
+//! answered NOT_COORDINATOR and everything is read anew.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use env::node::{When, crash_point};
-use env::sync::{mpsc, oneshot};
+use env::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use env::task::AbortOnDrop;
-use protocol::{Certainty, ErrorCode};
+use protocol::{Certainty, ErrorCode, Uuid};
 
-use super::machine::{Committed, Fetched, Input, Machine, Place, Visible};
-use super::records;
+use super::machine::{Action, Committer, Group, Machine, Now, Reply, Request, RequestId, Topics};
+use super::offsets::{Committed, Fetched, Input, Offsets, Place, Visible};
+use super::records::{self, GroupRecord, Kept};
 use crate::context::Context;
 use crate::failure::BrokerError;
-use crate::internal_topics::{Replayed, batch_of, replay};
+use crate::ids;
+use crate::internal_topics::{CONSUMER_OFFSETS, Replayed, batch_of, replay};
 use crate::join::join_all;
 use crate::partition::{Acks, Origin, Partition};
 use crate::probe::Probe;
 use crate::txn::state::ProducerIdEpoch;
 
-/// Requests queued at a shard; further callers wait.
+/// Commits queued at a shard; further callers wait.
 const MAX_QUEUED: usize = 256;
-/// Requests appended together.
+/// Pieces of work appended together.
 const MAX_GROUP: usize = 64;
+/// Records that share a batch, in bytes; a larger piece of work has a batch of its own.
+const MAX_BATCH_BYTES: usize = 256 << 10;
 
 /// The transaction that a commit belongs to.
 #[derive(Clone, Debug)]
@@ -33,195 +45,531 @@ pub(crate) struct InTransaction {
     pub producer: ProducerIdEpoch,
 }
 
+/// Offsets to store; `None` forgets.
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub group: String,
-    pub offsets: Vec<(Place, Committed)>,
+    pub offsets: Vec<(Place, Option<Committed>)>,
     pub transaction: Option<InTransaction>,
 }
 
+/// Who commits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Author {
+    pub member_id: String,
+    pub instance_id: Option<String>,
+    pub generation: i32,
+}
+
 enum Work {
-    Commit(Commit, oneshot::Sender<ErrorCode>),
+    Commit { commit: Commit, answer: oneshot::Sender<ErrorCode>, _place: OwnedSemaphorePermit },
+    Groups(Vec<GroupRecord>),
     Ended { producer_id: i64, commit: bool, done: oneshot::Sender<()> },
+}
+
+#[derive(Debug)]
+struct State {
+    groups: Machine,
+    offsets: Offsets,
 }
 
 pub(crate) struct Shard {
     context: Weak<Context>,
     partition: Partition,
-    machine: RefCell<Machine>,
-    queue: mpsc::Sender<Work>,
+    /// In which this broker coordinates.
+    leader_epoch: i32,
+    state: RefCell<State>,
+    loaded: Cell<bool>,
+    /// Commits are bounded by `places`, groups' records by the requests that wait for them.
+    queue: mpsc::UnboundedSender<Work>,
+    places: Arc<Semaphore>,
+    next_request: Cell<u64>,
+    answers: RefCell<BTreeMap<RequestId, oneshot::Sender<Reply>>>,
+    /// Pieces of groups' records that were queued, and that are in the log.
+    queued: Cell<u64>,
+    stored: Cell<u64>,
+    /// Answers that wait until so many are.
+    held: RefCell<VecDeque<(u64, RequestId, Reply)>>,
+    fresh_id: RefCell<Box<dyn FnMut() -> Uuid>>,
+    deadline_changed: Notify,
+}
+
+/// The tasks of a shard, which end with it.
+pub(crate) struct Running {
+    _append: AbortOnDrop<()>,
+    _tick: AbortOnDrop<()>,
+}
+
+/// The cluster's topics, from the metadata log.
+struct ClusterTopics(Rc<Context>);
+
+impl Topics for ClusterTopics {
+    fn topic(&self, name: &str) -> Option<(Uuid, i32)> {
+        self.0.metadata.with(|image| image.topic(name).map(|t| (t.topic_id, t.partitions.len() as i32)))
+    }
+
+    fn name(&self, id: Uuid) -> Option<String> {
+        self.0.metadata.with(|image| image.topics.get(&id).map(|t| t.name.clone()))
+    }
+}
+
+fn now() -> Now {
+    Now { instant: env::clock::now(), wall_ms: env::clock::wall_ms() }
 }
 
 impl Shard {
-    /// Replays the partition and starts its task.
-    pub async fn load(
-        context: Weak<Context>,
-        partition: Partition,
-    ) -> Result<(Rc<Self>, AbortOnDrop<()>), BrokerError> {
-        let (queue, work) = mpsc::channel(MAX_QUEUED);
-        let machine = RefCell::new(replayed(&partition).await?);
-        let shard = Rc::new(Self { context, partition, machine, queue });
-        let task = env::task::spawn(Rc::clone(&shard).run(work)).abort_on_drop();
-        Ok((shard, task))
+    /// Starts to replay the partition; requests are answered COORDINATOR_LOAD_IN_PROGRESS until that is done, which the
+    /// receiver tells.
+    pub fn start(context: Weak<Context>, partition: Partition) -> (Rc<Self>, Running, oneshot::Receiver<()>) {
+        let (queue, work) = mpsc::unbounded_channel();
+        let config = context.upgrade().map(|c| c.config.group.clone()).unwrap_or_default();
+        let shard = Rc::new(Self {
+            context,
+            leader_epoch: partition.leader_epoch(),
+            partition,
+            state: RefCell::new(State { groups: Machine::new(config), offsets: Offsets::default() }),
+            loaded: Cell::new(false),
+            queue,
+            places: Arc::new(Semaphore::new(MAX_QUEUED)),
+            next_request: Cell::new(0),
+            answers: RefCell::default(),
+            queued: Cell::new(0),
+            stored: Cell::new(0),
+            held: RefCell::default(),
+            fresh_id: RefCell::new(Box::new(ids::source("broker.member-id"))),
+            deadline_changed: Notify::new(),
+        });
+        let (loaded, wait) = oneshot::channel();
+        let _append = env::task::spawn(Rc::clone(&shard).run(work, loaded)).abort_on_drop();
+        let _tick = env::task::spawn(Rc::clone(&shard).tick()).abort_on_drop();
+        (shard, Running { _append, _tick }, wait)
     }
 
-    pub async fn commit(&self, commit: Commit) -> ErrorCode {
-        let (tx, rx) = oneshot::channel();
-        if self.queue.send(Work::Commit(commit, tx)).await.is_err() {
-            return ErrorCode::NOT_COORDINATOR;
+    /// Nothing is answered or changed any more.
+    pub fn resign(&self) {
+        self.loaded.set(false);
+        self.answers.borrow_mut().clear();
+        self.held.borrow_mut().clear();
+    }
+
+    fn ready(&self) -> Result<Rc<Context>, ErrorCode> {
+        if !self.loaded.get() {
+            return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
         }
-        rx.await.unwrap_or(ErrorCode::NOT_COORDINATOR)
+        self.context.upgrade().ok_or(ErrorCode::NOT_COORDINATOR)
+    }
+
+    /// Decides at once; the answer comes when what it tells is stored, and when the other members let it.
+    pub fn request(&self, group: &str, request: Request) -> impl Future<Output = Result<Reply, ErrorCode>> + use<> {
+        let asked = self.ready().map(|context| {
+            let (answer, rx) = oneshot::channel();
+            let id = RequestId(self.next_request.get());
+            self.next_request.set(id.0 + 1);
+            self.answers.borrow_mut().insert(id, answer);
+            let fresh = (self.fresh_id.borrow_mut())();
+            let topics = ClusterTopics(context);
+            self.act(|state| state.groups.handle(now(), &topics, group, id, request, fresh));
+            rx
+        });
+        async move { asked?.await.map_err(|_| ErrorCode::NOT_COORDINATOR) }
+    }
+
+    /// Changes the groups and sets off what follows.
+    fn act(&self, f: impl FnOnce(&mut State) -> Vec<Action>) {
+        let (actions, earlier) = {
+            let mut state = self.state.borrow_mut();
+            let before = state.groups.next_timeout();
+            let actions = f(&mut state);
+            let after = state.groups.next_timeout();
+            (actions, after.is_some_and(|after| before.is_none_or(|before| after < before)))
+        };
+        if earlier {
+            self.deadline_changed.notify_one();
+        }
+        let mut records = Vec::new();
+        let mut replies = Vec::new();
+        for action in actions {
+            match action {
+                Action::Persist(record) => records.push(record),
+                Action::Reply { id, reply } => replies.push((id, reply)),
+            }
+        }
+        if !records.is_empty() {
+            self.queued.set(self.queued.get() + 1);
+            let _ = self.queue.send(Work::Groups(records));
+        }
+        let after = self.queued.get();
+        self.held.borrow_mut().extend(replies.into_iter().map(|(id, reply)| (after, id, reply)));
+        self.release();
+    }
+
+    /// Lets go the answers whose records are stored.
+    fn release(&self) {
+        let stored = self.stored.get();
+        loop {
+            let mut held = self.held.borrow_mut();
+            if held.front().is_none_or(|(after, ..)| *after > stored) {
+                return;
+            }
+            let Some((_, id, reply)) = held.pop_front() else { return };
+            drop(held);
+            if let Some(answer) = self.answers.borrow_mut().remove(&id) {
+                let _ = answer.send(reply);
+            }
+        }
+    }
+
+    /// Stores offsets if their author may commit them. The check and the place in the log's order are one step: no later
+    /// generation's records can come before a commit that was checked against an earlier one.
+    pub async fn commit(&self, commit: Commit, author: &Author) -> ErrorCode {
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return ErrorCode::NOT_COORDINATOR };
+        let context = match self.ready() {
+            Ok(context) => context,
+            Err(error) => return error,
+        };
+        let who = Committer {
+            member_id: &author.member_id,
+            instance_id: author.instance_id.as_deref(),
+            generation: author.generation,
+            in_transaction: commit.transaction.is_some(),
+        };
+        let topics = ClusterTopics(context);
+        let mut checked = Ok(());
+        self.act(|state| {
+            checked = state.groups.check_commit(now(), &topics, &commit.group, who);
+            Vec::new()
+        });
+        match checked {
+            Ok(()) => self.store(commit, place).await,
+            Err(error) => error,
+        }
+    }
+
+    /// Forgets those offsets that `which` names, looking at the group in the same step.
+    pub async fn forget(
+        &self,
+        group: &str,
+        which: impl FnOnce(&Machine, &Offsets) -> Result<Vec<Place>, ErrorCode>,
+    ) -> ErrorCode {
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return ErrorCode::NOT_COORDINATOR };
+        let places = match self.look(|groups, offsets, _| which(groups, offsets)) {
+            Ok(Ok(places)) => places,
+            Ok(Err(error)) | Err(error) => return error,
+        };
+        if places.is_empty() {
+            return ErrorCode::NONE;
+        }
+        let offsets = places.into_iter().map(|p| (p, None)).collect();
+        self.store(Commit { group: group.to_owned(), offsets, transaction: None }, place).await
+    }
+
+    /// Deletes an empty group with its offsets.
+    pub async fn delete(&self, group: &str) -> ErrorCode {
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return ErrorCode::NOT_COORDINATOR };
+        let found = self.look(|groups, offsets, _| (groups.group(group).map(Group::is_empty), offsets.places(group)));
+        let (empty, places) = match found {
+            Ok(found) => found,
+            Err(error) => return error,
+        };
+        match empty {
+            Some(false) => return ErrorCode::NON_EMPTY_GROUP,
+            None if places.is_empty() => return ErrorCode::GROUP_ID_NOT_FOUND,
+            Some(true) | None => {}
+        }
+        // Both in one step: nobody can join in between.
+        let deleted = empty.is_some().then(|| self.request(group, Request::Delete));
+        let offsets: Vec<_> = places.into_iter().map(|p| (p, None)).collect();
+        let commit = Commit { group: group.to_owned(), offsets, transaction: None };
+        let forgotten = (!commit.offsets.is_empty()).then(|| self.store(commit, place));
+        if let Some(deleted) = deleted {
+            match deleted.await {
+                Ok(Reply::Deleted(ErrorCode::NONE)) => {}
+                Ok(Reply::Deleted(error)) | Err(error) => return error,
+                Ok(_) => return ErrorCode::UNKNOWN_SERVER_ERROR,
+            }
+        }
+        match forgotten {
+            Some(forgotten) => forgotten.await,
+            None => ErrorCode::NONE,
+        }
+    }
+
+    fn store(&self, commit: Commit, place: OwnedSemaphorePermit) -> impl Future<Output = ErrorCode> + use<> {
+        let (tx, rx) = oneshot::channel();
+        let _ = self.queue.send(Work::Commit { commit, answer: tx, _place: place });
+        async move { rx.await.unwrap_or(ErrorCode::NOT_COORDINATOR) }
     }
 
     /// Ready once the offsets of the transaction are visible, or dropped.
     pub async fn transaction_ended(&self, producer_id: i64, commit: bool) {
         let (done, rx) = oneshot::channel();
-        if self.queue.send(Work::Ended { producer_id, commit, done }).await.is_ok() {
+        if self.queue.send(Work::Ended { producer_id, commit, done }).is_ok() {
             let _ = rx.await;
         }
     }
 
+    /// Looks at the groups and offsets. What it sees of groups may not be stored yet.
+    pub fn look<T>(&self, f: impl FnOnce(&Machine, &Offsets, &dyn Topics) -> T) -> Result<T, ErrorCode> {
+        let topics = ClusterTopics(self.ready()?);
+        let state = self.state.borrow();
+        Ok(f(&state.groups, &state.offsets, &topics))
+    }
+
     pub fn fetch(&self, group: &str, place: &Place, require_stable: bool) -> Fetched {
-        self.machine.borrow().fetch(group, place, require_stable)
+        self.state.borrow().offsets.fetch(group, place, require_stable)
     }
 
-    pub fn places(&self, group: &str) -> Vec<Place> {
-        self.machine.borrow().places(group)
+    async fn tick(self: Rc<Self>) {
+        loop {
+            // While the log is read anew the old state's deadlines mean nothing.
+            let deadline = if self.loaded.get() { self.state.borrow().groups.next_timeout() } else { None };
+            match deadline {
+                None => self.deadline_changed.notified().await,
+                Some(deadline) => env::select! {
+                    () = self.deadline_changed.notified() => {}
+                    () = env::time::sleep_until(deadline) => {
+                        let Some(context) = self.context.upgrade() else { return };
+                        let topics = ClusterTopics(context);
+                        self.act(|state| state.groups.tick(now(), &topics));
+                    }
+                },
+            }
+        }
     }
 
-    async fn run(self: Rc<Self>, mut queue: mpsc::Receiver<Work>) {
+    async fn run(self: Rc<Self>, mut queue: mpsc::UnboundedReceiver<Work>, loaded: oneshot::Sender<()>) {
+        if let Err(error) = self.load().await {
+            return self.failed(error);
+        }
+        let _ = loaded.send(());
         while let Some(first) = queue.recv().await {
-            let mut commits = Vec::new();
+            let mut work = Vec::new();
             let mut ended = None;
             let mut next = Some(first);
-            while let Some(work) = next {
-                match work {
-                    Work::Commit(commit, answer) => commits.push((commit, answer)),
-                    Work::Ended { producer_id, commit, done } => {
-                        ended = Some((producer_id, commit, done));
-                        break;
+            while let Some(one) = next {
+                if let Work::Ended { producer_id, commit, done } = one {
+                    ended = Some((producer_id, commit, done));
+                    break;
+                }
+                work.push(one);
+                next = if work.len() < MAX_GROUP { queue.try_recv().ok() } else { None };
+            }
+            let mut endings: Vec<_> = Vec::new();
+            if !work.is_empty() && !self.append(work).await {
+                tracing::warn!(partition = %self.partition.id(), "the group coordinator reads its state anew");
+                env::sometimes!(true, "a group coordinator reads its state anew");
+                self.loaded.set(false);
+                // Dropped senders answer NOT_COORDINATOR. Endings stay: their markers are in the log.
+                self.answers.borrow_mut().clear();
+                self.held.borrow_mut().clear();
+                endings.extend(ended.take());
+                while let Ok(one) = queue.try_recv() {
+                    if let Work::Ended { producer_id, commit, done } = one {
+                        endings.push((producer_id, commit, done));
                     }
                 }
-                next = if commits.len() < MAX_GROUP { queue.try_recv().ok() } else { None };
-            }
-            if !commits.is_empty() && !self.append(commits).await {
-                match replayed(&self.partition).await {
-                    Ok(machine) => *self.machine.borrow_mut() = machine,
-                    Err(error) => {
-                        if let Some(context) = self.context.upgrade() {
-                            context.failure().report(error);
-                        }
-                        return;
-                    }
+                if let Err(error) = self.load().await {
+                    return self.failed(error);
                 }
+                let partition = self.partition.id().partition;
+                env::probe::probe(|| Probe::CoordinatorReloaded { partition });
             }
-            if let Some((producer_id, commit, done)) = ended {
+            for (producer_id, commit, done) in endings.into_iter().chain(ended) {
                 self.apply([Input::Ended { producer_id, commit }]);
                 let _ = done.send(());
             }
         }
     }
 
-    /// Appends and applies in order. False if it is unknown what the log holds.
-    async fn append(&self, commits: Vec<(Commit, oneshot::Sender<ErrorCode>)>) -> bool {
+    /// A deposed one is done here: the next leader's coordinator reads the log.
+    fn failed(&self, error: BrokerError) {
+        let leads = self.partition.is_leader() && self.partition.leader_epoch() == self.leader_epoch;
+        if let Some(context) = self.context.upgrade().filter(|_| leads) {
+            context.failure().report(error);
+        }
+    }
+
+    /// Appends and applies in order. False if the groups in memory are not those of the log.
+    async fn append(&self, work: Vec<Work>) -> bool {
         let Some(context) = self.context.upgrade() else { return true };
         let index = self.partition.id().partition;
-        crash_point("broker", "offsets.append", Some(index), When::Before).await;
-        let appends = commits.iter().map(|(commit, _)| {
+        let batches = Batch::of(work);
+        let label = if batches.iter().any(Batch::tells_of_groups) { "groups.append" } else { "offsets.append" };
+        crash_point("broker", label, Some(index), When::Before).await;
+        let appends = batches.iter().map(|batch| {
             // In the same breath as the append is queued: no marker can come between.
-            let allowed = commit.transaction.as_ref().is_none_or(|t| {
+            let allowed = batch.transaction.as_ref().is_none_or(|t| {
                 let ProducerIdEpoch { producer_id, epoch } = t.producer;
-                let topic = crate::internal_topics::CONSUMER_OFFSETS;
-                context.txn().is_ongoing(&t.transactional_id, producer_id, epoch, topic, index)
+                context.txn().is_ongoing(&t.transactional_id, producer_id, epoch, CONSUMER_OFFSETS, index)
             });
-            let batch = encode(commit);
+            let bytes = batch.encode();
             async move {
                 if !allowed {
                     return Err(ErrorCode::INVALID_TXN_STATE);
                 }
-                self.partition.append(batch, Origin::Coordinator, Acks::All).await
+                self.partition.append(bytes, Origin::Coordinator, Acks::All).await
             }
         });
         let results = join_all(appends).await;
-        crash_point("broker", "offsets.append", Some(index), When::After).await;
+        crash_point("broker", label, Some(index), When::After).await;
         let mut known = true;
-        for ((commit, answer), result) in commits.into_iter().zip(results) {
-            let code = match result {
-                Ok(appended) => {
-                    self.apply(inputs(commit, appended.base_offset));
-                    ErrorCode::NONE
-                }
-                Err(error) => {
-                    known &= error.certainty() == Certainty::Failed;
-                    error
-                }
-            };
-            let _ = answer.send(code);
+        for (batch, result) in batches.into_iter().zip(results) {
+            if let Err(error) = &result {
+                known &= error.certainty() == Certainty::Failed && !batch.tells_of_groups();
+            }
+            let base = result.map(|appended| appended.base_offset);
+            self.finish(batch, base, known);
         }
         known
     }
 
+    /// The batch is in the log at `base`, or was refused.
+    fn finish(&self, batch: Batch, base: Result<i64, ErrorCode>, known: bool) {
+        let producer_id = batch.transaction.map(|t| t.producer.producer_id);
+        let mut at = base.unwrap_or(0);
+        for one in batch.work {
+            match one {
+                Work::Commit { commit, answer, .. } => {
+                    let len = commit.offsets.len() as i64;
+                    if base.is_ok() {
+                        self.apply(inputs(commit, at, producer_id));
+                    }
+                    at += len;
+                    let _ = answer.send(base.err().unwrap_or_default());
+                }
+                Work::Groups(records) => {
+                    at += records.len() as i64;
+                    // After a gap in the log the rest of it may not be told either.
+                    if base.is_ok() && known {
+                        self.stored.set(self.stored.get() + 1);
+                        for record in records {
+                            env::probe::probe(|| Probe::Group { record });
+                        }
+                        self.release();
+                    }
+                }
+                Work::Ended { .. } => {}
+            }
+        }
+    }
+
     fn apply(&self, inputs: impl IntoIterator<Item = Input>) {
         for input in inputs {
-            let visible = self.machine.borrow_mut().handle(input);
+            let visible = self.state.borrow_mut().offsets.handle(input);
             for Visible { group, place: (topic, partition), offset, producer_id } in visible {
                 env::probe::probe(|| Probe::OffsetCommitted { group, topic, partition, offset, producer_id });
             }
         }
     }
-}
 
-fn encode(commit: &Commit) -> Bytes {
-    let records = commit
-        .offsets
-        .iter()
-        .map(|(place, committed)| (records::encode_key(&commit.group, place), Some(records::encode_value(committed))));
-    let builder = batch_of(records, env::clock::wall_ms());
-    match &commit.transaction {
-        None => builder.build(),
-        Some(t) => builder.producer(t.producer.producer_id, t.producer.epoch, -1).transactional().build(),
-    }
-}
-
-fn inputs(commit: Commit, base: i64) -> Vec<Input> {
-    let Commit { group, offsets, transaction } = commit;
-    let producer_id = transaction.map(|t| t.producer.producer_id);
-    let input = |(at, (place, committed))| input_of(at, producer_id, group.clone(), place, Some(committed));
-    (base..).zip(offsets).map(input).collect()
-}
-
-fn input_of(at: i64, producer_id: Option<i64>, group: String, place: Place, committed: Option<Committed>) -> Input {
-    match producer_id {
-        None => Input::Committed { at, group, place, committed },
-        Some(producer_id) => Input::Pending { at, producer_id, group, place, committed },
-    }
-}
-
-async fn replayed(partition: &Partition) -> Result<Machine, BrokerError> {
-    let mut machine = Machine::default();
-    let mut bad = None;
-    replay(partition, |item| match item {
-        Replayed::Marker { producer_id, commit, .. } => {
-            machine.handle(Input::Ended { producer_id, commit });
-        }
-        Replayed::Records { header, records } => {
-            let producer_id = header.is_transactional().then_some(header.producer_id);
-            for record in records {
-                let key = records::decode_key(record.key.as_deref().unwrap_or_default());
-                let value = record.value.as_deref().map(records::decode_value).transpose();
-                match (key, value) {
-                    (Ok(Some((group, place))), Ok(value)) => {
-                        machine.handle(input_of(record.offset, producer_id, group, place, value));
+    /// Forgets everything and takes the log's word.
+    async fn load(&self) -> Result<(), BrokerError> {
+        let config = self.context.upgrade().map(|c| c.config.group.clone()).unwrap_or_default();
+        let mut groups = Machine::new(config);
+        let mut offsets = Offsets::default();
+        let mut bad = None;
+        replay(&self.partition, |item| match item {
+            Replayed::Marker { producer_id, commit, .. } => {
+                offsets.handle(Input::Ended { producer_id, commit });
+            }
+            Replayed::Records { header, records } => {
+                let producer_id = header.is_transactional().then_some(header.producer_id);
+                for record in records {
+                    match records::decode(&record) {
+                        Ok(Kept::Offset { group, place, committed }) => {
+                            offsets.handle(input(record.offset, producer_id, group, place, committed));
+                        }
+                        Ok(Kept::Group(of_group)) => groups.replay(of_group),
+                        Ok(Kept::Skipped) => {}
+                        Err(e) => bad = Some((record.offset, e)),
                     }
-                    (Ok(None), _) => {}
-                    (Err(e), _) | (_, Err(e)) => bad = Some((record.offset, e)),
+                }
+            }
+        })
+        .await?;
+        if let Some((offset, e)) = bad {
+            return Err(BrokerError::corrupt(format!("{} at offset {offset}", self.partition.id()), e));
+        }
+        let Some(context) = self.context.upgrade() else { return Ok(()) };
+        groups.loaded(now(), &ClusterTopics(context));
+        *self.state.borrow_mut() = State { groups, offsets };
+        self.stored.set(self.queued.get());
+        self.loaded.set(true);
+        self.deadline_changed.notify_one();
+        Ok(())
+    }
+}
+
+/// What is appended as one: a commit of a transaction, or anything else that comes together.
+struct Batch {
+    transaction: Option<InTransaction>,
+    work: Vec<Work>,
+    records: Vec<(Bytes, Option<Bytes>)>,
+}
+
+impl Batch {
+    /// In the order of the work.
+    fn of(work: Vec<Work>) -> Vec<Self> {
+        let mut batches: Vec<Self> = Vec::new();
+        let mut bytes = 0;
+        for one in work {
+            let transaction = match &one {
+                Work::Commit { commit, .. } => commit.transaction.clone(),
+                Work::Groups(_) | Work::Ended { .. } => None,
+            };
+            let records: Vec<_> = match &one {
+                Work::Commit { commit, .. } => {
+                    let record = |(place, value): &(Place, Option<Committed>)| {
+                        (
+                            records::offset::encode_key(&commit.group, place),
+                            value.as_ref().map(records::offset::encode_value),
+                        )
+                    };
+                    commit.offsets.iter().map(record).collect()
+                }
+                Work::Groups(records) => records.iter().map(GroupRecord::encode).collect(),
+                Work::Ended { .. } => Vec::new(),
+            };
+            let more: usize = records.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Bytes::len)).sum();
+            match batches.last_mut() {
+                Some(last)
+                    if transaction.is_none() && last.transaction.is_none() && bytes + more <= MAX_BATCH_BYTES =>
+                {
+                    bytes += more;
+                    last.records.extend(records);
+                    last.work.push(one);
+                }
+                _ => {
+                    bytes = more;
+                    batches.push(Self { transaction, work: vec![one], records });
                 }
             }
         }
-    })
-    .await?;
-    match bad {
-        Some((offset, e)) => Err(BrokerError::corrupt(format!("{} at offset {offset}", partition.id()), e)),
-        None => Ok(machine),
+        batches
+    }
+
+    fn tells_of_groups(&self) -> bool {
+        self.work.iter().any(|one| matches!(one, Work::Groups(_)))
+    }
+
+    fn encode(&self) -> Bytes {
+        let builder = batch_of(self.records.iter().cloned(), env::clock::wall_ms());
+        match &self.transaction {
+            None => builder.build(),
+            Some(t) => builder.producer(t.producer.producer_id, t.producer.epoch, -1).transactional().build(),
+        }
+    }
+}
+
+fn inputs(commit: Commit, base: i64, producer_id: Option<i64>) -> Vec<Input> {
+    let Commit { group, offsets, .. } = commit;
+    let input = |(at, (place, committed))| input(at, producer_id, group.clone(), place, committed);
+    (base..).zip(offsets).map(input).collect()
+}
+
+fn input(at: i64, producer_id: Option<i64>, group: String, place: Place, committed: Option<Committed>) -> Input {
+    match producer_id {
+        None => Input::Committed { at, group, place, committed },
+        Some(producer_id) => Input::Pending { at, producer_id, group, place, committed },
     }
 }

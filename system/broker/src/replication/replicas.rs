@@ -511,7 +511,7 @@ fn unregister(context: &Context, id: &TopicPartition) {
 /// The coordinators read their log; only then requests find the partition.
 async fn take_over(context: &Rc<Context>, partition: &Partition) -> Result<(), BrokerError> {
     if partition.id().topic == CONSUMER_OFFSETS {
-        context.groups().lead(partition.clone()).await?;
+        context.groups().lead(partition.clone()).await;
         register(context, partition.clone());
     } else {
         context.txn().lead(partition.clone()).await?;

@@ -40,6 +40,8 @@ struct Persist {
 pub(crate) struct Shard {
     context: Weak<Context>,
     partition: Partition,
+    /// In which this broker coordinates: the epoch of its markers.
+    leader_epoch: i32,
     config: Config,
     machine: RefCell<Machine>,
     /// Bounded by the machine: one change an id at a time.
@@ -60,6 +62,7 @@ impl Shard {
         let (persists, queue) = mpsc::unbounded_channel();
         let shard = Rc::new(Self {
             context,
+            leader_epoch: partition.leader_epoch(),
             partition,
             machine: RefCell::new(Machine::new(config.clone(), 0)),
             config,
@@ -113,8 +116,7 @@ impl Shard {
                 }
                 Action::WriteMarkers { transactional_id, token, producer, commit, partitions } => {
                     let bumps = self.machine.borrow().txn(&transactional_id).is_some_and(|t| t.client_version >= 2);
-                    let marker =
-                        TxnMarker { producer, commit, coordinator_epoch: self.partition.leader_epoch(), bumps };
+                    let marker = TxnMarker { producer, commit, coordinator_epoch: self.leader_epoch, bumps };
                     let shard = Rc::clone(self);
                     env::task::spawn(async move {
                         if shard.write_markers(&transactional_id, marker, partitions).await {
@@ -193,7 +195,8 @@ impl Shard {
                     while queue.try_recv().is_ok() {}
                     if let Err(error) = self.reload().await {
                         // A deposed one is done here: the next leader's coordinator reads the log.
-                        if let Some(context) = self.context.upgrade().filter(|_| self.partition.is_leader()) {
+                        let leads = self.partition.is_leader() && self.partition.leader_epoch() == self.leader_epoch;
+                        if let Some(context) = self.context.upgrade().filter(|_| leads) {
                             context.failure().report(error);
                         }
                         return;

@@ -1,15 +1,12 @@
-//! The records of `__consumer_offsets` that hold offsets, in Kafka's format: OffsetCommitKey version 1 (group, topic,
-//! partition) and OffsetCommitValue version 3. A value of null forgets the offset.
+//! Committed offsets: OffsetCommitKey version 1 (group, topic, partition) and OffsetCommitValue version 3.
 
 use bytes::Bytes;
 
-use super::machine::{Committed, Place};
 use crate::codec::{CodecError, Reader, Writer};
+use crate::group::offsets::{Committed, Place};
 
 /// Versions 0 and 1 of the key are the same.
 const KEY_VERSION: i16 = 1;
-/// Keys of other kinds (group metadata and later) start here.
-const FIRST_OTHER_KIND: i16 = 2;
 const VALUE_VERSION: i16 = 3;
 
 pub fn encode_key(group: &str, place: &Place) -> Bytes {
@@ -21,19 +18,15 @@ pub fn encode_key(group: &str, place: &Place) -> Bytes {
     w.finish()
 }
 
-/// `None` for a record that holds no offset.
-pub fn decode_key(key: &[u8]) -> Result<Option<(String, Place)>, CodecError> {
+pub fn decode_key(key: &[u8]) -> Result<(String, Place), CodecError> {
     let mut r = Reader::new(key);
     let version = r.i16("OffsetCommitKey version")?;
-    if version >= FIRST_OTHER_KIND {
-        return Ok(None);
-    }
-    if version < 0 {
+    if !(0..=KEY_VERSION).contains(&version) {
         return Err(CodecError::Version { what: "OffsetCommitKey", version: version.into() });
     }
     let group = r.string("group")?;
     let topic = r.string("topic")?;
-    Ok(Some((group, (topic, r.i32("partition")?))))
+    Ok((group, (topic, r.i32("partition")?)))
 }
 
 pub fn encode_value(committed: &Committed) -> Bytes {
@@ -68,9 +61,8 @@ mod tests {
         let place = ("topic".to_owned(), 3);
         let committed = Committed { offset: 42, leader_epoch: 7, metadata: "m".into(), commit_ms: 9 };
         let (key, value) = (encode_key("g", &place), encode_value(&committed));
-        assert_eq!(decode_key(&key), Ok(Some(("g".to_owned(), place))));
+        assert_eq!(decode_key(&key), Ok(("g".to_owned(), place)));
         assert_eq!(decode_value(&value), Ok(committed));
-        assert_eq!(decode_key(b"\x00\x02\x00\x01g"), Ok(None));
         for len in 0..key.len() {
             assert!(decode_key(&key[..len]).is_err());
         }

@@ -15,34 +15,25 @@ use protocol::messages::{
 };
 use protocol::{ErrorCode, StrBytes, str_bytes, topic_name};
 
-use super::machine::{Committed, Fetched, Place};
-use super::shard::{Commit, InTransaction};
 use crate::context::Context;
+use crate::group::offsets::{Committed, Fetched, Place};
+use crate::group::shard::{Author, Commit, InTransaction};
 use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::txn::state::ProducerIdEpoch;
 
+/// From this version on OffsetCommit and OffsetFetch carry a member's epoch (KIP-848).
+const MEMBER_EPOCH: i16 = 9;
 /// OffsetFetch carries several groups from this version on.
 const OFFSET_FETCH_BATCHED: i16 = 8;
 /// TxnOffsetCommit joins the transaction by itself from this version on (KIP-890).
 const TXN_OFFSET_COMMIT_JOINS: i16 = 5;
-
-/// Only consumers that assign their own partitions: there are no members to be one of.
-fn check_member(generation: i32, member: &StrBytes, instance: Option<&StrBytes>) -> ErrorCode {
-    if !member.is_empty() || instance.is_some() {
-        ErrorCode::UNKNOWN_MEMBER_ID
-    } else if generation >= 0 {
-        ErrorCode::ILLEGAL_GENERATION
-    } else {
-        ErrorCode::NONE
-    }
-}
 
 /// A commit with an answer for each place, some given before anything is appended.
 #[derive(Default)]
 struct Asked {
     /// In the order asked.
     answers: Vec<(Place, ErrorCode)>,
-    offsets: Vec<(Place, Committed)>,
+    offsets: Vec<(Place, Option<Committed>)>,
 }
 
 impl Asked {
@@ -54,7 +45,8 @@ impl Asked {
             ErrorCode::OFFSET_METADATA_TOO_LARGE
         } else {
             let commit_ms = env::clock::wall_ms();
-            self.offsets.push((place.clone(), Committed { offset, leader_epoch, metadata, commit_ms }));
+            let committed = Committed { offset, leader_epoch, metadata, commit_ms };
+            self.offsets.push((place.clone(), Some(committed)));
             ErrorCode::NONE
         };
         self.answers.push((place, error));
@@ -71,7 +63,7 @@ impl Asked {
     }
 }
 
-pub(crate) async fn commit(context: &Rc<Context>, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(crate) async fn commit(context: &Rc<Context>, version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let mut asked = Asked::default();
     for topic in request.topics {
         for p in topic.partitions {
@@ -79,18 +71,23 @@ pub(crate) async fn commit(context: &Rc<Context>, request: OffsetCommitRequest) 
             asked.push(context, place, p.committed_offset, p.committed_leader_epoch, p.committed_metadata);
         }
     }
-    let instance = request.group_instance_id.as_ref();
-    let mut code = check_member(request.generation_id_or_member_epoch, &request.member_id, instance);
-    if code.is_ok() && request.group_id.is_empty() {
-        code = ErrorCode::INVALID_GROUP_ID;
-    }
+    let author = Author {
+        member_id: request.member_id.as_str().to_owned(),
+        instance_id: request.group_instance_id.as_ref().map(|i| i.as_str().to_owned()),
+        generation: request.generation_id_or_member_epoch,
+    };
+    let mut code = if request.group_id.is_empty() { ErrorCode::INVALID_GROUP_ID } else { ErrorCode::NONE };
     if code.is_ok() && !asked.offsets.is_empty() {
         let group = request.group_id.as_str().to_owned();
         let offsets = std::mem::take(&mut asked.offsets);
         code = match context.groups().shard(&group).await {
-            Ok(shard) => shard.commit(Commit { group, offsets, transaction: None }).await,
+            Ok(shard) => shard.commit(Commit { group, offsets, transaction: None }, &author).await,
             Err(error) => error,
         };
+        // Clients of before the consumer protocol know no member epochs.
+        if code == ErrorCode::STALE_MEMBER_EPOCH && version < MEMBER_EPOCH {
+            code = ErrorCode::ILLEGAL_GENERATION;
+        }
     }
     let topics = asked.by_topic(code).into_iter().map(|(topic, partitions)| {
         let partitions = partitions.into_iter().map(|(index, error)| {
@@ -113,9 +110,13 @@ pub(crate) async fn txn_commit(
             asked.push(context, place, p.committed_offset, p.committed_leader_epoch, p.committed_metadata);
         }
     }
-    let instance = request.group_instance_id.as_ref();
-    let mut code = check_member(request.generation_id, &request.member_id, instance);
-    if code.is_ok() && (request.group_id.is_empty() || request.transactional_id.is_empty()) {
+    let author = Author {
+        member_id: request.member_id.as_str().to_owned(),
+        instance_id: request.group_instance_id.as_ref().map(|i| i.as_str().to_owned()),
+        generation: request.generation_id,
+    };
+    let mut code = ErrorCode::NONE;
+    if request.group_id.is_empty() || request.transactional_id.is_empty() {
         code = ErrorCode::INVALID_REQUEST;
     }
     if code.is_ok() && !asked.offsets.is_empty() {
@@ -126,7 +127,8 @@ pub(crate) async fn txn_commit(
             producer: ProducerIdEpoch::new(request.producer_id.0, request.producer_epoch),
         };
         let joins = version >= TXN_OFFSET_COMMIT_JOINS;
-        code = txn_commit_one(context, group, offsets, transaction, joins).await.err().unwrap_or_default();
+        let commit = Commit { group, offsets, transaction: Some(transaction.clone()) };
+        code = txn_commit_one(context, commit, &author, &transaction, joins).await.err().unwrap_or_default();
     }
     let topics = asked.by_topic(code).into_iter().map(|(topic, partitions)| {
         let partitions = partitions.into_iter().map(|(index, error)| {
@@ -139,18 +141,19 @@ pub(crate) async fn txn_commit(
 
 async fn txn_commit_one(
     context: &Rc<Context>,
-    group: String,
-    offsets: Vec<(Place, Committed)>,
-    transaction: InTransaction,
+    commit: Commit,
+    author: &Author,
+    transaction: &InTransaction,
     joins: bool,
 ) -> Result<(), ErrorCode> {
-    let shard = context.groups().shard(&group).await?;
-    let index = context.groups().partition_of(&group).await?;
+    let shard = context.groups().shard(&commit.group).await?;
+    let index = context.groups().partition_of(&commit.group).await?;
     let ProducerIdEpoch { producer_id, epoch } = transaction.producer;
     let partition = [(CONSUMER_OFFSETS.to_owned(), index)];
     let id = &transaction.transactional_id;
     context.txn().verify_or_add(id, producer_id, epoch, &partition, joins).await?;
-    shard.commit(Commit { group, offsets, transaction: Some(transaction) }).await.ok()
+    // The member is checked after the transaction: it may have lost its partitions in between (KIP-447).
+    shard.commit(commit, author).await.ok()
 }
 
 /// What to answer for one place: offset, leader epoch, metadata, error.
@@ -168,13 +171,19 @@ type ByTopic = Vec<(String, Vec<(i32, Fetched)>)>;
 async fn fetch_group(
     context: &Rc<Context>,
     group: &str,
+    member: (&str, i32),
     asked: Option<Vec<(String, Vec<i32>)>>,
     require_stable: bool,
 ) -> Result<ByTopic, ErrorCode> {
     let shard = context.groups().shard(group).await?;
+    let (member_id, epoch) = member;
+    let (checked, places) = shard.look(|groups, offsets, _| {
+        (groups.check_fetch(group, member_id, epoch), if asked.is_none() { offsets.places(group) } else { Vec::new() })
+    })?;
+    checked?;
     let asked = asked.unwrap_or_else(|| {
         let mut all: BTreeMap<String, Vec<i32>> = BTreeMap::new();
-        for (topic, partition) in shard.places(group) {
+        for (topic, partition) in places {
             all.entry(topic).or_default().push(partition);
         }
         all.into_iter().collect()
@@ -194,7 +203,7 @@ pub(crate) async fn fetch(context: &Rc<Context>, version: i16, request: OffsetFe
             topics.into_iter().map(|t| (t.name.as_str().to_owned(), t.partition_indexes)).collect::<Vec<_>>()
         });
         let response = OffsetFetchResponse::default();
-        let found = match fetch_group(context, request.group_id.as_str(), asked.clone(), stable).await {
+        let found = match fetch_group(context, request.group_id.as_str(), ("", -1), asked.clone(), stable).await {
             Ok(found) => found,
             // Before version 2 there is no place for an error of the whole request.
             Err(error) => {
@@ -236,7 +245,9 @@ pub(crate) async fn fetch(context: &Rc<Context>, version: i16, request: OffsetFe
         let topics = asked
             .topics
             .map(|topics| topics.into_iter().map(|t| (t.name.as_str().to_owned(), t.partition_indexes)).collect());
-        groups.push(match fetch_group(context, asked.group_id.as_str(), topics, stable).await {
+        let member_id = asked.member_id.as_ref().map(StrBytes::as_str).unwrap_or_default();
+        let member = (member_id, asked.member_epoch);
+        groups.push(match fetch_group(context, asked.group_id.as_str(), member, topics, stable).await {
             Err(error) => group.with_error_code(error.code()),
             Ok(found) => {
                 let topics = found.into_iter().map(|(topic, partitions)| {
