@@ -11,7 +11,7 @@
 //! | `topics`, `create_topics`, `metadata_api`, `describe`, `find_coordinator`, `api_versions` | what clients ask about the cluster |
 //! | `producer_ids` | ids from blocks |
 //! | `txn` | the transaction coordinator |
-//! | `group` | consumer offsets |
+//! | `group` | consumer groups and their offsets |
 //! | `partition`, `produce`, `fetch`, `list_offsets`, `purgatory` | records |
 //! | `peer` | calls to other brokers |
 

@@ -266,37 +266,13 @@ impl Admin {
     ) -> Result<(), ClientError> {
         let client = &self.0;
         let coordinator = (CoordinatorType::Group, group);
-        let build = |version: i16| -> RequestBody {
-            let topics = by_topic(offsets.iter()).into_iter().map(|(topic, partitions)| {
-                let partitions = partitions.into_iter().map(|(index, committed)| {
-                    let mut p = OffsetCommitRequestPartition::default()
-                        .with_partition_index(index)
-                        .with_committed_offset(committed.offset)
-                        .with_committed_metadata(Some(str_bytes(committed.metadata.clone())));
-                    if version >= 6 {
-                        p.committed_leader_epoch = committed.leader_epoch;
-                    }
-                    p
-                });
-                OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions.collect())
-            });
-            OffsetCommitRequest::default()
-                .with_group_id(str_bytes(group).into())
-                .with_generation_id_or_member_epoch(-1)
-                .with_topics(topics.collect())
-                .into()
-        };
-        let code = |body: &ResponseBody| match body {
-            ResponseBody::OffsetCommit(answer) => {
-                let codes = answer.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code));
-                Some(ErrorCode::from_code(codes.into_iter().find(|c| *c != 0).unwrap_or(0)))
-            }
-            _ => None,
-        };
+        let build = |version: i16| commit_request(version, group, CommitAs::NOBODY, offsets);
         client
             .retry("commit offsets", client.api_deadline(), async || {
                 let api = ApiKey::OffsetCommit;
-                client.call_coordinator(coordinator, Lane::Shared, ROLE, "commit_offsets", api, 9, build, code).await
+                client
+                    .call_coordinator(coordinator, Lane::Shared, ROLE, "commit_offsets", api, 9, build, commit_code)
+                    .await
             })
             .await
             .map(drop)
@@ -312,33 +288,7 @@ impl Admin {
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
         let client = &self.0;
         let coordinator = (CoordinatorType::Group, group);
-        let topics = by_topic(partitions.iter().map(|tp| (tp, ())));
-        let build = |version: i16| -> RequestBody {
-            let mut body = OffsetFetchRequest::default();
-            if version >= 7 {
-                body.require_stable = require_stable;
-            }
-            if version >= 8 {
-                let topics = topics.iter().map(|(topic, partitions)| {
-                    OffsetFetchRequestTopics::default()
-                        .with_name(topic_name(*topic))
-                        .with_partition_indexes(partitions.iter().map(|(p, ())| *p).collect())
-                });
-                let group = OffsetFetchRequestGroup::default()
-                    .with_group_id(str_bytes(group).into())
-                    .with_topics(Some(topics.collect()));
-                body.groups = vec![group];
-            } else {
-                let topics = topics.iter().map(|(topic, partitions)| {
-                    OffsetFetchRequestTopic::default()
-                        .with_name(topic_name(*topic))
-                        .with_partition_indexes(partitions.iter().map(|(p, ())| *p).collect())
-                });
-                body.group_id = str_bytes(group).into();
-                body.topics = Some(topics.collect());
-            }
-            body.into()
-        };
+        let build = |version: i16| fetch_request(version, group, None, partitions, require_stable);
         let body = client
             .retry("fetch offsets", client.api_deadline(), async || {
                 let (api, label) = (ApiKey::OffsetFetch, "fetch_offsets");
@@ -350,8 +300,98 @@ impl Admin {
     }
 }
 
+/// In whose name offsets are committed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CommitAs<'a> {
+    pub member_id: &'a str,
+    pub instance_id: Option<&'a str>,
+    /// Generation or member epoch; -1 if none.
+    pub generation: i32,
+}
+
+impl CommitAs<'_> {
+    /// A consumer that is no member.
+    pub const NOBODY: CommitAs<'static> = CommitAs { member_id: "", instance_id: None, generation: -1 };
+}
+
+pub(crate) fn commit_request(
+    version: i16,
+    group: &str,
+    member: CommitAs<'_>,
+    offsets: &BTreeMap<TopicPartition, CommittedOffset>,
+) -> RequestBody {
+    let topics = by_topic(offsets.iter()).into_iter().map(|(topic, partitions)| {
+        let partitions = partitions.into_iter().map(|(index, committed)| {
+            let mut p = OffsetCommitRequestPartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(committed.offset)
+                .with_committed_metadata(Some(str_bytes(committed.metadata.clone())));
+            if version >= 6 {
+                p.committed_leader_epoch = committed.leader_epoch;
+            }
+            p
+        });
+        OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions.collect())
+    });
+    let mut request = OffsetCommitRequest::default()
+        .with_group_id(str_bytes(group).into())
+        .with_generation_id_or_member_epoch(member.generation)
+        .with_member_id(str_bytes(member.member_id))
+        .with_topics(topics.collect());
+    if version >= 7 {
+        request.group_instance_id = member.instance_id.map(str_bytes);
+    }
+    request.into()
+}
+
+/// The first error in the answer to a commit.
+pub(crate) fn commit_code(body: &ResponseBody) -> Option<ErrorCode> {
+    let ResponseBody::OffsetCommit(answer) = body else { return None };
+    let codes = answer.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code));
+    Some(ErrorCode::from_code(codes.into_iter().find(|c| *c != 0).unwrap_or(0)))
+}
+
+/// `member`: id and epoch of a member of the consumer protocol.
+pub(crate) fn fetch_request(
+    version: i16,
+    group: &str,
+    member: Option<(String, i32)>,
+    partitions: &[TopicPartition],
+    require_stable: bool,
+) -> RequestBody {
+    let topics = by_topic(partitions.iter().map(|tp| (tp, ())));
+    let mut body = OffsetFetchRequest::default();
+    if version >= 7 {
+        body.require_stable = require_stable;
+    }
+    if version >= 8 {
+        let topics = topics.iter().map(|(topic, partitions)| {
+            OffsetFetchRequestTopics::default()
+                .with_name(topic_name(*topic))
+                .with_partition_indexes(partitions.iter().map(|(p, ())| *p).collect())
+        });
+        let mut group = OffsetFetchRequestGroup::default()
+            .with_group_id(str_bytes(group).into())
+            .with_topics(Some(topics.collect()));
+        if let Some((member_id, epoch)) = member.filter(|_| version >= 9) {
+            group.member_id = Some(str_bytes(member_id));
+            group.member_epoch = epoch;
+        }
+        body.groups = vec![group];
+    } else {
+        let topics = topics.iter().map(|(topic, partitions)| {
+            OffsetFetchRequestTopic::default()
+                .with_name(topic_name(*topic))
+                .with_partition_indexes(partitions.iter().map(|(p, ())| *p).collect())
+        });
+        body.group_id = str_bytes(group).into();
+        body.topics = Some(topics.collect());
+    }
+    body.into()
+}
+
 /// The offsets in an answer, or its first error; `None` if it is another API's answer.
-fn offsets_in(body: &ResponseBody) -> Option<Result<BTreeMap<TopicPartition, CommittedOffset>, ErrorCode>> {
+pub(crate) fn offsets_in(body: &ResponseBody) -> Option<Result<BTreeMap<TopicPartition, CommittedOffset>, ErrorCode>> {
     let ResponseBody::OffsetFetch(answer) = body else { return None };
     let group = answer.groups.first();
     let mut codes = vec![answer.error_code, group.map_or(0, |g| g.error_code)];

@@ -62,6 +62,8 @@ struct Inner {
     coordinators: RefCell<BTreeMap<(CoordinatorType, String), i32>>,
     lanes: RefCell<Lanes>,
     rng: RefCell<Chance>,
+    /// The broker that last took a connection to any.
+    last_good: RefCell<Option<(String, u16)>>,
 }
 
 /// A source of jitter.
@@ -136,6 +138,7 @@ impl Client {
             coordinators: RefCell::default(),
             lanes: RefCell::default(),
             rng: RefCell::new(Chance(Box::new(move || rng.u64() as u32))),
+            last_good: RefCell::default(),
         }))
     }
 
@@ -198,9 +201,16 @@ impl Client {
         Ok(connection)
     }
 
-    /// A connection to any broker: those that metadata names first, then the bootstrap list.
+    /// A connection to any broker: the one that last took one, those that metadata names, then the bootstrap list.
     pub(crate) async fn connect_any(&self) -> Result<Rc<Connection>, CallError> {
-        let mut peers: Vec<(String, u16)> = self.metadata().nodes.values().map(|n| (n.host.clone(), n.port)).collect();
+        let last_good = self.0.last_good.borrow().clone();
+        let mut peers: Vec<(String, u16)> = last_good.into_iter().collect();
+        for node in self.metadata().nodes.values() {
+            let peer = (node.host.clone(), node.port);
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
+        }
         for peer in &self.0.config.bootstrap {
             if !peers.contains(peer) {
                 peers.push(peer.clone());
@@ -208,11 +218,16 @@ impl Client {
         }
         let mut last = CallError::NotSent("no bootstrap broker is configured".into());
         for (host, port) in peers {
-            match self.connect_to(Peer { host, port, lane: Lane::Shared }).await {
-                Ok(connection) => return Ok(connection),
+            match self.connect_to(Peer { host: host.clone(), port, lane: Lane::Shared }).await {
+                Ok(connection) => {
+                    *self.0.last_good.borrow_mut() = Some((host, port));
+                    return Ok(connection);
+                }
                 Err(e) => last = e,
             }
         }
+        // A broker that is down must not be waited for again and again.
+        *self.0.last_good.borrow_mut() = None;
         Err(last)
     }
 
@@ -225,8 +240,21 @@ impl Client {
         version: i16,
         body: &RequestBody,
     ) -> Result<ResponseBody, CallError> {
+        self.call_within(connection, role, label, version, body, self.0.config.request_timeout).await
+    }
+
+    /// The same with another time-out, for calls that the broker answers late.
+    pub(crate) async fn call_within(
+        &self,
+        connection: &Connection,
+        role: &'static str,
+        label: &'static str,
+        version: i16,
+        body: &RequestBody,
+        timeout: Duration,
+    ) -> Result<ResponseBody, CallError> {
         crash_point(role, label, None, When::Before).await;
-        let result = match connection.submit(version, body, self.0.config.request_timeout) {
+        let result = match connection.submit(version, body, timeout) {
             Ok(reply) => reply.wait().await,
             Err(e) => Err(e),
         };

@@ -1,6 +1,8 @@
-//! The Kafka client of the system: producer (idempotent, transactional, two-phase), consumer by assignment, admin.
+//! The Kafka client of the system: producer (idempotent, transactional, two-phase), consumer by assignment and in groups
+//! of either protocol, admin.
 //!
-//! Decisions live in pure machines (`producer::machine`, `producer::transaction`, `consumer::machine`, `metadata`,
+//! Decisions live in pure machines (`producer::machine`, `producer::transaction`, `consumer::machine`, `group::{classic, modern,
+//! assignor}`, `metadata`,
 //! `backoff`); the rest moves bytes and waits. It speaks with any broker that answers ApiVersions, and tells the truth
 //! about what it does not know: a time-out or a lost connection makes an outcome unknown, and it stays so (semantics
 //! rule 20, [`Outcome`]).
@@ -12,6 +14,7 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+pub mod group;
 mod metadata;
 pub mod partitioner;
 pub mod probe;
@@ -22,6 +25,9 @@ pub use client::Client;
 pub use config::ClientConfig;
 pub use consumer::{Consumer, ConsumerConfig, FetchError, FetchResult, Isolation, OutOfRange};
 pub use error::{ClientError, Outcome, Remedy, SendError, TxnError};
+pub use group::{
+    GroupConfig, GroupConsumer, GroupError, GroupMetadata, GroupProtocol, Polled, Reset, assignor::Assignor,
+};
 pub use metadata::{Leader, Metadata, Node, Topic, TopicPartition};
 pub use producer::{
     Acks, Completion, Delivery, Initialized, Producer, ProducerConfig, ProducerIdEpoch, Record, RecordMetadata,

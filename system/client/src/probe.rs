@@ -15,6 +15,16 @@ pub enum ClientProbe {
     ProducerFatal { transactional_id: Option<String>, code: Option<ErrorCode> },
     /// A transaction ended, as the coordinator answered.
     TransactionEnded { transactional_id: String, producer_id: i64, producer_epoch: i16, committed: bool },
+    /// What a member of a group may read changes: `take`, `revoke` or `lose`.
+    GroupChange {
+        group: String,
+        member_id: String,
+        generation: i32,
+        change: &'static str,
+        partitions: Vec<TopicPartition>,
+    },
+    /// The log no longer holds what was read below the position: it was truncated, and may have grown again.
+    Truncated { partition: TopicPartition, position: i64, diverges_at: i64 },
     /// The position is outside the log.
     OffsetOutOfRange { partition: TopicPartition, position: i64 },
 }

@@ -16,8 +16,11 @@ use super::records::{Aborted, read};
 use super::{FetchError, FetchResult, Isolation, OutOfRange};
 use crate::backoff::Backoff;
 use crate::error::CallError;
-use crate::metadata::{Metadata, TopicPartition};
+use crate::metadata::{Leader, Metadata, TopicPartition};
 use crate::probe::ClientProbe;
+
+/// How long a follower is read from before the leader is asked again.
+const PREFERRED_FOR: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -34,7 +37,16 @@ pub(super) struct Wanted {
     pub tp: TopicPartition,
     pub position: i64,
     pub leader_epoch: i32,
+    /// The broker it is fetched from.
+    node: i32,
     generation: u64,
+}
+
+#[cfg(test)]
+impl Wanted {
+    pub fn of(tp: TopicPartition, position: i64) -> Self {
+        Self { tp, position, leader_epoch: 0, node: 0, generation: 0 }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +62,21 @@ pub(super) enum Action {
         generation: u64,
         earliest: bool,
     },
+    /// Ask the new leader where the epoch that was last read ends in its log (KIP-320); the answer is
+    /// [`Machine::validated`].
+    Validate {
+        tp: TopicPartition,
+        generation: u64,
+        leader: Leader,
+        last_epoch: i32,
+    },
+}
+
+/// Where an epoch ends in the leader's log: that epoch or the largest below it, and its end; -1 if there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EpochEnd {
+    pub epoch: i32,
+    pub end: i64,
 }
 
 /// How the broker answered for one partition.
@@ -61,6 +88,8 @@ pub(super) struct Answer {
     pub log_start_offset: i64,
     pub aborted: Vec<Aborted>,
     pub records: Bytes,
+    /// The replica that the leader sends this consumer to (KIP-392).
+    pub preferred: Option<i32>,
 }
 
 #[derive(Debug)]
@@ -72,6 +101,12 @@ struct Partition {
     stopped: bool,
     finding_offset: bool,
     in_flight: bool,
+    /// The leader epoch of what was last read; -1 if nothing was.
+    last_epoch: i32,
+    /// The leader epoch in which the position is known to be in the leader's log.
+    validated_epoch: i32,
+    /// Another replica to read from, and until when.
+    preferred: Option<(i32, Instant)>,
     /// Of the topic that is being read; another id under the same name is another topic.
     topic_id: Option<Uuid>,
     failures: u32,
@@ -121,20 +156,34 @@ impl Machine {
         self.partitions.clear();
         self.results.clear();
         for (tp, position) in partitions {
-            self.generation += 1;
-            let partition = Partition {
-                position,
-                generation: self.generation,
-                paused: false,
-                stopped: false,
-                finding_offset: false,
-                in_flight: false,
-                topic_id: None,
-                failures: 0,
-                retry_at: Instant::default(),
-            };
-            self.partitions.insert(tp, partition);
+            self.assign_more(tp, position, -1);
         }
+    }
+
+    /// Adds a partition, or begins with it anew. `last_epoch`: the leader epoch of what was read before the position.
+    pub fn assign_more(&mut self, tp: TopicPartition, position: i64, last_epoch: i32) {
+        self.generation += 1;
+        self.results.retain(|r| r.partition != tp);
+        let partition = Partition {
+            position,
+            generation: self.generation,
+            paused: false,
+            stopped: false,
+            finding_offset: false,
+            in_flight: false,
+            last_epoch,
+            validated_epoch: -1,
+            preferred: None,
+            topic_id: None,
+            failures: 0,
+            retry_at: Instant::default(),
+        };
+        self.partitions.insert(tp, partition);
+    }
+
+    pub fn unassign(&mut self, tp: &TopicPartition) {
+        self.partitions.remove(tp);
+        self.results.retain(|r| r.partition != *tp);
     }
 
     /// False if the partition is not assigned.
@@ -144,6 +193,7 @@ impl Machine {
         p.position = position;
         p.generation = self.generation;
         (p.stopped, p.finding_offset, p.in_flight) = (false, false, false);
+        (p.last_epoch, p.validated_epoch) = (-1, -1);
         p.topic_id = None;
         self.results.retain(|r| r.partition != *tp);
         true
@@ -231,6 +281,7 @@ impl Machine {
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
+            leader_epoch: None,
             error: None,
             sent_at,
             received_at: now,
@@ -242,8 +293,19 @@ impl Machine {
                     read(answer.records, p.position, self.settings.isolation, answer.aborted, &self.settings.limits);
                 let stuck = bytes > 0 && read.position == p.position;
                 p.position = read.position;
+                if let Some(epoch) = read.leader_epoch {
+                    p.last_epoch = epoch;
+                }
+                if bytes == 0
+                    && let Some(node) = answer.preferred
+                    && wanted.node != node
+                {
+                    env::sometimes!(true, "a consumer reads from a follower");
+                    p.preferred = Some((node, now + PREFERRED_FOR));
+                }
                 result.records = read.records;
                 result.position = read.position;
+                result.leader_epoch = (p.last_epoch >= 0).then_some(p.last_epoch);
                 result.high_watermark = answer.high_watermark;
                 result.last_stable_offset = answer.last_stable_offset;
                 result.log_start_offset = answer.log_start_offset;
@@ -266,7 +328,9 @@ impl Machine {
                 result.log_start_offset = answer.log_start_offset;
                 let code = answer.code;
                 let mut stopped = false;
-                if code == ErrorCode::OFFSET_OUT_OF_RANGE {
+                if p.preferred.take().is_some() {
+                    // Whatever a follower has against it, the leader decides.
+                } else if code == ErrorCode::OFFSET_OUT_OF_RANGE {
                     env::sometimes!(true, "a consumer's position is out of range");
                     env::probe::probe(|| ClientProbe::OffsetOutOfRange {
                         partition: wanted.tp.clone(),
@@ -281,7 +345,10 @@ impl Machine {
                 self.wants_metadata = true;
                 result.error = Some(FetchError { code: Some(code), reason: code.to_string().into(), stopped });
             }
-            Err(e) => result.error = Some(e),
+            Err(e) => {
+                p.preferred = None;
+                result.error = Some(e);
+            }
         }
         if result.error.is_some() {
             p.retry_at = now + self.settings.backoff.base(p.failures);
@@ -290,6 +357,57 @@ impl Machine {
             p.failures = 0;
         }
         self.results.push(result);
+    }
+
+    /// The answer to [`Action::Validate`]: `Ok(None)` if the broker cannot tell.
+    pub fn validated(
+        &mut self,
+        now: Instant,
+        tp: &TopicPartition,
+        generation: u64,
+        leader: Leader,
+        result: Result<Option<EpochEnd>, ErrorCode>,
+    ) {
+        let backoff = self.settings.backoff;
+        let Some(p) = self.partitions.get_mut(tp).filter(|p| p.generation == generation) else { return };
+        p.in_flight = false;
+        let found = match result {
+            Ok(found) => found,
+            Err(_) => {
+                p.retry_at = now + backoff.base(p.failures);
+                p.failures = p.failures.saturating_add(1);
+                self.wants_metadata = true;
+                return;
+            }
+        };
+        p.failures = 0;
+        p.validated_epoch = leader.epoch;
+        let Some(EpochEnd { epoch, end }) = found.filter(|found| found.end < p.position) else { return };
+        // Records were read that this leader never had: an unclean election, or a log that lost its tail.
+        env::sometimes!(true, "a consumer finds that the log was truncated below its position");
+        let position = p.position;
+        env::probe::probe(|| ClientProbe::Truncated { partition: tp.clone(), position, diverges_at: end });
+        let stopped = self.settings.out_of_range == OutOfRange::Fail;
+        if stopped {
+            p.stopped = true;
+        } else if end >= 0 {
+            (p.position, p.last_epoch) = (end, epoch);
+        } else {
+            p.finding_offset = true;
+        }
+        let reason = format!("the log was truncated at {end}, below the position {position}");
+        self.results.push(FetchResult {
+            partition: tp.clone(),
+            records: Vec::new(),
+            position: p.position,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            leader_epoch: None,
+            error: Some(FetchError { code: Some(ErrorCode::OFFSET_OUT_OF_RANGE), reason: reason.into(), stopped }),
+            sent_at: now,
+            received_at: now,
+        });
     }
 
     /// The answer to [`Action::FindOffset`]; `None` if there was none.
@@ -339,14 +457,27 @@ impl Machine {
                 continue;
             }
             p.topic_id = p.topic_id.or(id);
-            let node = self.nodes.entry(leader.node).or_default();
+            if leader.epoch > p.validated_epoch {
+                if p.last_epoch < 0 || p.last_epoch == leader.epoch {
+                    p.validated_epoch = leader.epoch;
+                } else {
+                    p.in_flight = true;
+                    let (generation, last_epoch) = (p.generation, p.last_epoch);
+                    actions.push(Action::Validate { tp: tp.clone(), generation, leader, last_epoch });
+                    continue;
+                }
+            }
+            let preferred = p.preferred.filter(|(node, until)| *until > now && self.metadata.nodes.contains_key(node));
+            let from = preferred.map_or(leader.node, |(node, _)| node);
+            let node = self.nodes.entry(from).or_default();
             if node.busy || node.retry_at > now {
                 continue;
             }
-            by_node.entry(leader.node).or_default().push(Wanted {
+            by_node.entry(from).or_default().push(Wanted {
                 tp: tp.clone(),
                 position: p.position,
                 leader_epoch: leader.epoch,
+                node: from,
                 generation: p.generation,
             });
         }
@@ -379,6 +510,7 @@ impl Machine {
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
+            leader_epoch: None,
             error: Some(FetchError {
                 code: Some(ErrorCode::INCONSISTENT_TOPIC_ID),
                 reason: "the topic was deleted and created again".into(),
@@ -401,7 +533,8 @@ impl Machine {
             if p.stopped || p.in_flight || (p.paused && !p.finding_offset) {
                 continue;
             }
-            match self.metadata.leader(tp).map(|l| self.nodes.get(&l.node)) {
+            let from = |leader: Leader| p.preferred.map_or(leader.node, |(node, _)| node);
+            match self.metadata.leader(tp).map(|l| self.nodes.get(&from(l))) {
                 Some(Some(node)) if node.busy && !p.finding_offset => {}
                 Some(Some(node)) if !p.finding_offset => earlier(p.retry_at.max(node.retry_at)),
                 Some(_) => earlier(p.retry_at),

@@ -30,6 +30,8 @@ pub(super) struct Read {
     pub records: Vec<Record>,
     /// The next offset to fetch.
     pub position: i64,
+    /// The leader epoch of the last batch that was read.
+    pub leader_epoch: Option<i32>,
     /// Why reading stopped before the end of the bytes. What was read before is good.
     pub error: Option<BatchError>,
 }
@@ -86,6 +88,7 @@ pub(super) fn read(
             }
         }
         read.position = header.next_offset();
+        read.leader_epoch = Some(header.partition_leader_epoch);
     }
     read
 }

@@ -17,6 +17,7 @@ use super::{Producer, ProducerIdEpoch, Shared};
 use crate::admin::{CommittedOffset, by_topic};
 use crate::client::{Attempt, Client, CoordinatorType};
 use crate::error::{ClientError, Outcome, Remedy, SendError, TxnError};
+use crate::group::GroupMetadata;
 use crate::metadata::TopicPartition;
 use crate::probe::ClientProbe;
 
@@ -351,13 +352,16 @@ impl Producer {
         self.0.shared.with_txn("begin", |txn| txn.begin())
     }
 
-    /// Commits offsets of a group as part of the transaction.
+    /// Commits offsets of a group as part of the transaction, in the name of one of its members
+    /// ([`GroupConsumer::metadata`](crate::GroupConsumer::metadata)) or, given just the group's id, of nobody.
     pub async fn send_offsets(
         &self,
-        group: &str,
+        group: impl Into<GroupMetadata>,
         offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<(), TxnError> {
         const WHAT: &str = "send offsets";
+        let member = group.into();
+        let group = member.group_id.as_str();
         let shared = &self.0.shared;
         let id = shared.transactional_id(WHAT)?;
         let version = shared.with_txn(WHAT, |txn| {
@@ -405,13 +409,18 @@ impl Producer {
                     .with_name(topic_name(topic))
                     .with_partitions(partitions.collect())
             });
-            TxnOffsetCommitRequest::default()
+            let mut request = TxnOffsetCommitRequest::default()
                 .with_transactional_id(str_bytes(id).into())
                 .with_group_id(str_bytes(group).into())
                 .with_producer_id(identity.producer_id.into())
                 .with_producer_epoch(identity.epoch)
-                .with_topics(topics.collect())
-                .into()
+                .with_topics(topics.collect());
+            if version >= 3 {
+                request.generation_id = member.generation;
+                request.member_id = str_bytes(member.member_id.as_str());
+                request.group_instance_id = member.instance_id.as_deref().map(str_bytes);
+            }
+            request.into()
         };
         let code = |body: &ResponseBody| match body {
             ResponseBody::TxnOffsetCommit(answer) => {

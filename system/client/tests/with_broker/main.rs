@@ -1,6 +1,7 @@
 //! The client with the broker of this project, for real on loopback and files, and in the simulated world with
 //! everything that can go wrong there.
 
+mod groups;
 mod real;
 mod simulated;
 
