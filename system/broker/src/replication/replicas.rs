@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -439,7 +440,14 @@ impl Replicas {
         let Some(mut checkpoint) = self.checkpoint.take() else { return Ok(()) };
         let stored = checkpoint.store(high_watermarks).await;
         self.checkpoint.replace(Some(checkpoint));
-        stored.map_err(|e| BrokerError::storage(self.data_dir.display(), e))
+        match stored {
+            // Earlier high watermarks are lower bounds as well.
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::warn!(%error, "the high watermarks are not stored");
+                Ok(())
+            }
+            stored => stored.map_err(|e| BrokerError::storage(self.data_dir.display(), e)),
+        }
     }
 }
 
@@ -485,7 +493,7 @@ async fn claim(data_dir: &Path, dir: &Path, id: &TopicPartition) -> std::io::Res
         }
         // Damaged: no reason to delete a log.
         Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
     disk::create_dir_all(dir).await?;
