@@ -29,6 +29,7 @@ use crate::group::GroupCoordinator;
 use crate::ids;
 use crate::lifecycle::{Identity, Lifecycle};
 use crate::metadata::Metadata;
+use crate::peers::Peers;
 use crate::probe::Probe;
 use crate::producer_ids::ProducerIds;
 use crate::quorum::Membership;
@@ -85,6 +86,7 @@ impl Broker {
         let controller = ControllerChannel::new(metadata.clone(), &config);
         let context = Rc::new_cyclic(|context| Context {
             failure,
+            peers: Peers::new(metadata.clone(), &config),
             metadata,
             lifecycle: Lifecycle::new(identity),
             topics: Topics,

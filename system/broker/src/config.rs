@@ -46,7 +46,7 @@ pub struct BrokerConfig {
     /// Between two heartbeats to the controller.
     pub broker_heartbeat_interval_ms: u64,
 
-    /// Replicas of a topic created without a number, and of internal topics.
+    /// Replicas of a topic created without a number. Internal topics have three, or as many as there are brokers.
     pub default_replication_factor: i16,
     /// Fewest members of the in-sync set with which acks=all is accepted, unless the topic says otherwise.
     pub min_insync_replicas: i32,

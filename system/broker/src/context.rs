@@ -17,16 +17,21 @@ use crate::lifecycle::Lifecycle;
 use crate::metadata::image::NO_LEADER;
 use crate::metadata::{Metadata, PartitionState};
 use crate::partition::Partition;
+use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
 use crate::replication::Replicas;
 use crate::topics::Topics;
 use crate::txn::TxnCoordinator;
+
+/// Of `__transaction_state` and `__consumer_offsets`, if there are so many brokers.
+const INTERNAL_REPLICAS: usize = 3;
 
 pub struct Context {
     pub config: BrokerConfig,
     pub(crate) failure: Failure,
     pub(crate) metadata: Metadata,
     pub(crate) controller: Rc<ControllerChannel>,
+    pub(crate) peers: Peers,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) topics: Topics,
     pub(crate) txn: TxnCoordinator,
@@ -133,7 +138,7 @@ impl Context {
         if !self.config.auto_create_topics {
             return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         }
-        self.topics.ensure(self, topic, -1).await
+        self.topics.ensure(self, topic, -1, -1).await
     }
 
     /// Makes sure that an internal topic is there; the number of its partitions.
@@ -146,7 +151,14 @@ impl Context {
             CONSUMER_OFFSETS => self.config.offsets_partitions,
             _ => return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         };
-        self.topics.ensure(self, topic, partitions).await?;
+        self.topics.ensure(self, topic, partitions, self.internal_replicas()).await?;
         self.partition_count(topic).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+    }
+
+    /// Replicas of an internal topic: three, or as many as there are brokers. Every voter is a broker, and counts before
+    /// it has registered: a topic made while the first of three brokers is up must not stay with one copy for ever.
+    fn internal_replicas(&self) -> i16 {
+        let registered = self.metadata.with(|image| image.brokers.len());
+        registered.max(self.config.voters.len()).clamp(1, INTERNAL_REPLICAS) as i16
     }
 }

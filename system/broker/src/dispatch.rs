@@ -90,10 +90,10 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, peer: IpAddr,
         RequestBody::ApiVersions(r) => api_versions::handle(version, &r).into(),
         RequestBody::CreateTopics(r) => create_topics::handle(&context, version, r).await.into(),
         RequestBody::InitProducerId(r) => txn::api::init_producer_id(&context, r).await.into(),
-        RequestBody::AddPartitionsToTxn(r) => txn::api::add_partitions(&context, version, r).await.into(),
+        RequestBody::AddPartitionsToTxn(r) => txn::api::add_partitions(&context, version, r, turn).await.into(),
         RequestBody::AddOffsetsToTxn(r) => txn::api::add_offsets(&context, r).await.into(),
         RequestBody::EndTxn(r) => txn::api::end(&context, version, r).await.into(),
-        RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r).await.into(),
+        RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r, turn).await.into(),
         RequestBody::OffsetForLeaderEpoch(r) => offset_for_leader_epoch::handle(&context, r).into(),
         // What the controller decides: by way of any broker.
         body @ (RequestBody::DeleteTopics(_)

@@ -36,7 +36,7 @@ pub fn batch_of(records: impl IntoIterator<Item = (Bytes, Option<Bytes>)>, times
 /// What a replay meets, in log order.
 pub enum Replayed {
     Records { header: BatchHeader, records: Vec<Record> },
-    Marker { producer_id: i64, commit: bool },
+    Marker { at: i64, producer_id: i64, commit: bool },
 }
 
 /// Reads a coordinator's partition from its start to its end, waiting until the end is below the high watermark: a record
@@ -69,7 +69,7 @@ pub async fn replay(partition: &Partition, mut visit: impl FnMut(Replayed)) -> R
                 let control = ControlRecord::decode(&record).map_err(|e| BrokerError::corrupt(&name, e))?;
                 if let Some(control) = control {
                     let commit = control.control_type == ControlType::Commit;
-                    visit(Replayed::Marker { producer_id: header.producer_id, commit });
+                    visit(Replayed::Marker { at: header.base_offset, producer_id: header.producer_id, commit });
                 }
             }
         }

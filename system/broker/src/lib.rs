@@ -42,6 +42,7 @@ mod metadata_api;
 mod offset_for_leader_epoch;
 pub mod partition;
 pub mod peer;
+mod peers;
 pub mod probe;
 mod produce;
 mod producer_ids;

@@ -1,7 +1,7 @@
 //! Produce: batches of clients into partitions.
 //!
-//! Every batch is checked before anything is queued: one whole batch a partition, its CRC, its records. Appends are
-//! then queued in the order of the request, all without a pause, so that requests of one connection keep their order
+//! Every batch is checked before anything is queued: one whole batch a partition, its CRC, its records; one that would
+//! open a transaction also by that transaction's coordinator. Appends are then queued in the order of the request, all without a pause, so that requests of one connection keep their order
 //! and may share a flush; the connection's turn ends there, and the answer waits for the acknowledgements.
 
 use std::collections::BTreeMap;
@@ -18,8 +18,11 @@ use protocol::{ErrorCode, StrBytes};
 use crate::context::Context;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::join::join_all;
+use crate::partition::machine::Asked;
 use crate::partition::{Acks, Appended, Origin, Partition, PendingAppend};
 use crate::turn::Turn;
+use crate::txn::state::{ProducerIdEpoch, TopicPartition};
+use crate::txn::verification;
 
 /// From here on topics are named by id.
 const TOPIC_IDS: i16 = 13;
@@ -34,6 +37,8 @@ struct Checked {
     partition: Partition,
     header: BatchHeader,
     records: Bytes,
+    /// Its transaction's coordinator was asked after this.
+    asked: Option<Asked>,
 }
 
 /// Answers a produce request; `None` for acks=0.
@@ -58,13 +63,11 @@ pub(crate) async fn handle(
     let transactional_id = request.transactional_id.as_ref().map(|id| id.0.as_str());
     verify_transactions(&context, version, transactional_id, &mut checked).await;
 
-    // No await from here to the end of the turn: what was just found ongoing is queued before any marker.
     let mut pending: Vec<Vec<Result<PendingAppend, ErrorCode>>> = Vec::new();
     for topic in checked {
         let queue = |item: Result<Checked, ErrorCode>| {
             let item = item?;
-            check_ongoing(&context, version, transactional_id, &item)?;
-            item.partition.enqueue(item.records, Origin::Client, acks?)
+            item.partition.enqueue(item.records, Origin::Client, acks?, item.asked)
         };
         pending.push(topic.into_iter().map(queue).collect());
     }
@@ -80,6 +83,7 @@ pub(crate) async fn handle(
             Ok(append) => env::time::timeout_at(deadline, append).await.unwrap_or(Err(ErrorCode::REQUEST_TIMED_OUT)),
             Err(error) => Err(error),
         }
+        .map_err(|error| as_known_to(version, error))
     });
     let mut answers = join_all(waits).await.into_iter();
     let responses = request.topic_data.into_iter().map(|topic| {
@@ -129,7 +133,7 @@ fn check(
     }
     let records = data.records.clone().ok_or(ErrorCode::INVALID_RECORD)?;
     let header = check_batch(&records, context.config.max_message_bytes)?;
-    Ok(Checked { topic, partition, header, records })
+    Ok(Checked { topic, partition, header, records, asked: None })
 }
 
 /// Exactly one good batch, all of its records readable.
@@ -160,54 +164,54 @@ fn check_batch(records: &Bytes, max_bytes: usize) -> Result<BatchHeader, ErrorCo
     Ok(header)
 }
 
-/// Asks the coordinator about the transactional batches, once for each producer; replaces those that it refuses.
+/// Asks the coordinator about the batches whose transaction is not open in their log, once for each producer; replaces
+/// those that it refuses.
 async fn verify_transactions(
     context: &Rc<Context>,
     version: i16,
     transactional_id: Option<&str>,
     checked: &mut [Vec<Result<Checked, ErrorCode>>],
 ) {
-    let mut producers: BTreeMap<(i64, i16), Vec<(String, i32)>> = BTreeMap::new();
-    for item in checked.iter().flatten().flatten().filter(|c| c.header.is_transactional()) {
-        let partitions = producers.entry((item.header.producer_id, item.header.producer_epoch)).or_default();
-        partitions.push((item.topic.clone(), item.partition.id().partition));
+    let mut producers: BTreeMap<(i64, i16), Vec<TopicPartition>> = BTreeMap::new();
+    for item in checked.iter_mut().flatten().flatten().filter(|c| c.header.is_transactional()) {
+        let producer = (item.header.producer_id, item.header.producer_epoch);
+        item.asked = item.partition.ask(producer.0, producer.1);
+        if item.asked.is_some() || transactional_id.is_none() {
+            let partitions = producers.entry(producer).or_default();
+            partitions.push((item.topic.clone(), item.partition.id().partition));
+        }
     }
-    for ((producer_id, epoch), partitions) in producers {
+    for (producer, partitions) in producers {
         let verified = match transactional_id {
             Some(id) => {
                 let add = version >= IMPLICIT_ADD;
-                context.txn().verify_or_add(id, producer_id, epoch, &partitions, add).await
+                let identity = ProducerIdEpoch::new(producer.0, producer.1);
+                verification::verify(context, id, identity, partitions, add).await
             }
             None => Err(ErrorCode::INVALID_REQUEST),
         };
         let Err(error) = verified else { continue };
+        // Producers ask no coordinator here, and take this one for "nothing was appended, come again".
+        let error = if verification::is_passing(error) { ErrorCode::NOT_ENOUGH_REPLICAS } else { error };
         for item in checked.iter_mut().flatten() {
-            if item.as_ref().is_ok_and(|c| {
-                c.header.is_transactional() && (c.header.producer_id, c.header.producer_epoch) == (producer_id, epoch)
-            }) {
+            let refused = |c: &Checked| {
+                let of = (c.header.producer_id, c.header.producer_epoch);
+                c.header.is_transactional() && of == producer && (c.asked.is_some() || transactional_id.is_none())
+            };
+            if item.as_ref().is_ok_and(refused) {
                 *item = Err(error);
             }
         }
     }
 }
 
-/// The transaction may have ended since it was verified, and its marker may be queued (KAFKA-14884).
-fn check_ongoing(
-    context: &Context,
-    version: i16,
-    transactional_id: Option<&str>,
-    item: &Checked,
-) -> Result<(), ErrorCode> {
-    if !item.header.is_transactional() {
-        return Ok(());
+/// Older clients know neither of the codes that a transaction's batch may be refused with.
+fn as_known_to(version: i16, error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::TRANSACTION_ABORTABLE if version < ABORTABLE => ErrorCode::INVALID_TXN_STATE,
+        ErrorCode::CONCURRENT_TRANSACTIONS if version < IMPLICIT_ADD => ErrorCode::NOT_ENOUGH_REPLICAS,
+        error => error,
     }
-    let Some(id) = transactional_id else { return Err(ErrorCode::INVALID_REQUEST) };
-    let (producer_id, epoch) = (item.header.producer_id, item.header.producer_epoch);
-    if context.txn().is_ongoing(id, producer_id, epoch, &item.topic, item.partition.id().partition) {
-        return Ok(());
-    }
-    env::sometimes!(true, "produce: a transaction ended between its verification and the append");
-    Err(if version >= ABORTABLE { ErrorCode::TRANSACTION_ABORTABLE } else { ErrorCode::INVALID_TXN_STATE })
 }
 
 #[cfg(test)]

@@ -19,13 +19,16 @@ impl ProducerIds {
         Self { controller, block: Mutex::new(0..0) }
     }
 
-    /// An id that nobody had.
+    /// An id that nobody had. COORDINATOR_LOAD_IN_PROGRESS while the controller cannot be reached: producers come again.
     pub async fn next(&self) -> Result<i64, ErrorCode> {
         let mut block = self.block.lock().await;
         if let Some(id) = block.next() {
             return Ok(id);
         }
-        let (first, count) = self.controller.allocate_producer_ids().await?;
+        let (first, count) = self.controller.allocate_producer_ids().await.map_err(|error| {
+            tracing::info!(%error, "no producer ids from the controller");
+            ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+        })?;
         *block = first..first + count;
         block.next().ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
     }

@@ -44,14 +44,20 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
 pub(crate) struct Topics;
 
 impl Topics {
-    /// Creates the topic unless it is there, and waits until this broker acts by it. -1: as many partitions as the
-    /// controller's default.
-    pub async fn ensure(&self, context: &Rc<Context>, name: &str, partitions: i32) -> Result<(), ErrorCode> {
+    /// Creates the topic unless it is there, and waits until this broker acts by it. -1: as many partitions, or replicas,
+    /// as the controller's default.
+    pub async fn ensure(
+        &self,
+        context: &Rc<Context>,
+        name: &str,
+        partitions: i32,
+        replicas: i16,
+    ) -> Result<(), ErrorCode> {
         check_name(name).map_err(|_| ErrorCode::INVALID_TOPIC_EXCEPTION)?;
         let topic = CreatableTopic::default()
             .with_name(topic_name(name))
             .with_num_partitions(partitions)
-            .with_replication_factor(-1);
+            .with_replication_factor(replicas);
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(CREATION_MS);
         let answer = context.controller.forward(CREATE_TOPICS, request.into()).await;
         let Some(ResponseBody::CreateTopics(answer)) = answer else { return Err(ErrorCode::UNKNOWN_SERVER_ERROR) };

@@ -226,7 +226,7 @@ fn data(producer: i64, records: i32) -> Work {
         b.push(&Record { value: Some(Bytes::from_static(b"v")), ..Record::default() });
     }
     let records = b.build();
-    Work::Data { header: BatchHeader::parse(&records).unwrap(), records, origin: Origin::Client }
+    Work::Data { header: BatchHeader::parse(&records).unwrap(), records, origin: Origin::Client, asked: None }
 }
 
 proptest! {

@@ -47,7 +47,7 @@ fn pipelined_appends_are_acknowledged_in_order_and_survive_a_restart() {
     on_node(|dir| async move {
         let p = open(&dir, Flush::Fsync).await;
         let pending: Vec<_> =
-            (0..50).map(|i| p.enqueue(batch(9, 0, i, false), Origin::Client, Acks::All).unwrap()).collect();
+            (0..50).map(|i| p.enqueue(batch(9, 0, i, false), Origin::Client, Acks::All, None).unwrap()).collect();
         for (i, answer) in pending.into_iter().enumerate() {
             let done = answer.await.unwrap();
             assert_eq!(done.base_offset, i as Offset);
@@ -75,8 +75,12 @@ fn read_committed_stops_at_the_open_transaction_and_hears_of_aborted_ones() {
     on_node(|dir| async move {
         let p = open(&dir, Flush::Fsync).await;
         let append = |b| p.append(b, Origin::Client, Acks::All);
+        let begin = |b, asked| p.enqueue(b, Origin::Client, Acks::All, asked).unwrap();
         append(batch(1, 0, 0, false)).await.unwrap();
-        append(batch(9, 0, 0, true)).await.unwrap();
+        let before = p.ask(9, 0);
+        assert_eq!(append(batch(9, 0, 0, true)).await, Err(ErrorCode::TRANSACTION_ABORTABLE), "nobody was asked");
+        begin(batch(9, 0, 0, true), before).await.unwrap();
+        assert_eq!(p.ask(9, 0), None, "it is open here");
         append(batch(1, 0, 1, false)).await.unwrap();
         assert_eq!((p.high_watermark(), p.last_stable_offset()), (3, 1));
         assert_eq!(offsets(&p, Isolation::ReadUncommitted).await, [0, 1, 2]);
@@ -89,7 +93,9 @@ fn read_committed_stops_at_the_open_transaction_and_hears_of_aborted_ones() {
         assert_eq!(data.aborted.iter().map(|t| (t.producer_id, t.first_offset)).collect::<Vec<_>>(), [(9, 1)]);
         // Late, of the ended transaction: it would open one that nobody ends.
         assert_eq!(append(batch(9, 0, 1, true)).await, Err(ErrorCode::INVALID_PRODUCER_EPOCH));
-        append(batch(9, 1, 0, true)).await.unwrap();
+        // Asked of before the marker: what the answer was about may be what the marker ended (KAFKA-14884).
+        assert_eq!(begin(batch(9, 1, 0, true), before).await, Err(ErrorCode::TRANSACTION_ABORTABLE));
+        begin(batch(9, 1, 0, true), p.ask(9, 1)).await.unwrap();
         assert_eq!(p.append_marker(marker(1, true)).await, Err(ErrorCode::INVALID_PRODUCER_EPOCH));
         drop(p);
         let p = open(&dir, Flush::Fsync).await;

@@ -182,7 +182,7 @@ async fn life(atlas: Shared, flush: Flush) {
                 sequence += 1;
                 (batch(producer, 0, sequence - 1, value, padding), sequence - 1)
             };
-            pending.push((txn, s, value, p.enqueue(b, Origin::Client, Acks::All).unwrap()));
+            pending.push((txn, s, value, p.enqueue(b, Origin::Client, Acks::All, p.ask(TXN, epoch)).unwrap()));
         }
         for (txn, s, value, answer) in pending {
             let done = match answer.await {

@@ -103,6 +103,9 @@ pub struct ProducerEntry {
     batches: VecDeque<Batch>,
     coordinator_epoch: i32,
     txn_first: Option<Offset>,
+    /// Its last marker that was appended by this process, -1 before any. Not stored: it is compared with log ends of the
+    /// present leadership only.
+    last_marker: Offset,
     touched: Instant,
 }
 
@@ -115,6 +118,11 @@ impl ProducerEntry {
     /// First offset of the transaction that is open here.
     pub fn open_transaction(&self) -> Option<Offset> {
         self.txn_first
+    }
+
+    /// Whether a transaction of this very epoch is open here.
+    fn is_open_in(&self, epoch: i16) -> bool {
+        self.txn_first.is_some() && self.epoch == epoch
     }
 
     /// The last sequence of this epoch, if any batch of it is known.
@@ -157,6 +165,11 @@ impl ProducerStates {
     /// Where the producer's open transaction began.
     pub(crate) fn opened_at(&self, producer_id: i64) -> Option<Offset> {
         self.producers.get(&producer_id).and_then(|p| p.txn_first)
+    }
+
+    /// Whether a transaction of the producer is open in this epoch of it.
+    pub(crate) fn is_open(&self, producer_id: i64, epoch: i16) -> bool {
+        self.producers.get(&producer_id).is_some_and(|p| p.is_open_in(epoch))
     }
 
     /// (first offset, producer id) of every open transaction, oldest first.
@@ -205,6 +218,19 @@ impl ProducerStates {
             }
         }
         Ok(Verdict::Append)
+    }
+
+    /// Whether a batch that passed [`ProducerStates::check`] may be appended as far as its transaction goes: one that is
+    /// not open here is opened only if it is known to be ongoing. `asked` is where the log ended when its coordinator was
+    /// asked, and has since answered that it is; a marker from there on may be this very transaction's, and nobody would
+    /// end what is opened after it (KAFKA-14884).
+    pub fn may_join(&self, batch: &BatchHeader, asked: Option<Offset>) -> bool {
+        if !batch.is_transactional() {
+            return true;
+        }
+        let known = self.producers.get(&batch.producer_id);
+        known.is_some_and(|p| p.txn_first.is_some())
+            || asked.is_some_and(|end| known.is_none_or(|p| p.last_marker < end))
     }
 
     /// Judges a marker. Changes nothing.
@@ -269,6 +295,7 @@ impl ProducerStates {
     ) -> Option<Ended> {
         let p = self.touch(producer_id, epoch, now);
         p.coordinator_epoch = p.coordinator_epoch.max(coordinator_epoch);
+        p.last_marker = offset;
         let first = p.txn_first.take()?;
         self.open.remove(&first);
         let aborted = (!commit).then(|| AbortedTransaction {
@@ -300,6 +327,7 @@ impl ProducerStates {
             batches: VecDeque::new(),
             coordinator_epoch: NO_COORDINATOR_EPOCH,
             txn_first: None,
+            last_marker: -1,
             touched: now,
         });
         p.touched = now;
@@ -348,7 +376,7 @@ impl ProducerStates {
             if let Some(first) = txn_first {
                 states.open.insert(first, id);
             }
-            let entry = ProducerEntry { epoch, batches, coordinator_epoch, txn_first, touched: now };
+            let entry = ProducerEntry { epoch, batches, coordinator_epoch, txn_first, last_marker: -1, touched: now };
             states.producers.insert(id, entry);
         }
         bytes.is_empty().then_some(states)
@@ -489,5 +517,20 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(ProducerStates::decode(bytes.slice(..cut), Duration::from_secs(60), NOW), None);
         }
+    }
+
+    #[test]
+    fn a_transaction_is_opened_only_if_no_marker_came_since_it_was_asked_for() {
+        let mut s = states();
+        assert!(s.may_join(&data(0, 0, 1, 0, false), None), "not transactional");
+        assert!(!s.may_join(&data(0, 0, 1, 0, true), None));
+        assert!(s.may_join(&data(0, 0, 1, 0, true), Some(0)));
+        s.note_data(&data(0, 0, 1, 0, true), NOW);
+        assert!(s.is_open(7, 0) && !s.is_open(7, 1));
+        assert!(s.may_join(&data(0, 1, 1, 1, true), None), "open already");
+        // Asked at 1; the marker is at 1: what the answer was about may have ended.
+        s.note_marker(7, 0, 0, true, 1, NOW);
+        assert!(!s.may_join(&data(0, 2, 1, 2, true), Some(1)));
+        assert!(s.may_join(&data(0, 2, 1, 2, true), Some(2)));
     }
 }

@@ -75,6 +75,11 @@ impl LogReader {
         self.state.borrow().aborted.overlapping(from, to)
     }
 
+    /// Whether a transaction of the producer is open at the log's end, in this epoch of it.
+    pub fn is_open(&self, producer_id: i64, producer_epoch: i16) -> bool {
+        self.state.borrow().producers.is_open(producer_id, producer_epoch)
+    }
+
     /// The leader epoch that wrote `offset`.
     pub fn epoch_for_offset(&self, offset: Offset) -> Option<i32> {
         self.state.borrow().epochs.epoch_for_offset(offset)

@@ -29,7 +29,7 @@ macro_rules! for_each_api {
             AddPartitionsToTxn(messages::AddPartitionsToTxnRequest, messages::AddPartitionsToTxnResponse),
             AddOffsetsToTxn(messages::AddOffsetsToTxnRequest, messages::AddOffsetsToTxnResponse),
             EndTxn(messages::EndTxnRequest, messages::EndTxnResponse),
-            WriteTxnMarkers(messages::WriteTxnMarkersRequest, messages::WriteTxnMarkersResponse),
+            WriteTxnMarkers(write_txn_markers::WriteTxnMarkersRequest, messages::WriteTxnMarkersResponse),
             TxnOffsetCommit(messages::TxnOffsetCommitRequest, messages::TxnOffsetCommitResponse),
             DescribeConfigs(messages::DescribeConfigsRequest, messages::DescribeConfigsResponse),
             AlterConfigs(messages::AlterConfigsRequest, messages::AlterConfigsResponse),
@@ -79,6 +79,8 @@ pub fn versions(api: ApiKey) -> Option<VersionRange> {
     match api {
         // KIP-939, by hand in `init_producer_id`.
         ApiKey::InitProducerId => range.max = 6,
+        // KIP-1228, by hand in `write_txn_markers`.
+        ApiKey::WriteTxnMarkers => range.max = 2,
         // The crate lists 10 (topic ids), but cannot encode it.
         ApiKey::OffsetCommit | ApiKey::OffsetFetch => range.max = 9,
         _ => {}

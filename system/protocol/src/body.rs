@@ -6,8 +6,8 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use crate::api::for_each_api;
 use crate::guard::{self, Known, Layout};
-use crate::init_producer_id;
 use crate::request::Malformed;
+use crate::{init_producer_id, write_txn_markers};
 
 /// What the enums need of a message, be it of the `kafka-protocol` crate or our own.
 pub(crate) trait Message: Sized {

@@ -17,6 +17,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::error_code::ErrorCode;
+use crate::primitives::{nullable_string, put_nullable_string, skip_tagged_fields};
 use crate::request::Malformed;
 
 const FIRST_FLEXIBLE: i16 = 2;
@@ -142,65 +143,6 @@ impl InitProducerIdResponse {
         }
         Ok(response)
     }
-}
-
-fn put_unsigned_varint(buf: &mut BytesMut, mut value: u32) {
-    while value >= 0x80 {
-        buf.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    buf.put_u8(value as u8);
-}
-
-fn unsigned_varint(buf: &mut impl Buf) -> Result<u32, Malformed> {
-    let mut value = 0;
-    for shift in (0..35).step_by(7) {
-        let byte = buf.try_get_u8()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return u32::try_from(value).map_err(|_| Malformed::new("varint past 32 bits"));
-        }
-    }
-    Err(Malformed::new("varint of more than 5 bytes"))
-}
-
-fn put_nullable_string(buf: &mut BytesMut, value: Option<&StrBytes>, compact: bool) {
-    let len = value.map_or(0, |s| s.len());
-    assert!(len < i16::MAX as usize, "transactional id of {len} bytes");
-    match (compact, value) {
-        (true, None) => buf.put_u8(0),
-        (true, Some(_)) => put_unsigned_varint(buf, len as u32 + 1),
-        (false, None) => buf.put_i16(-1),
-        (false, Some(_)) => buf.put_i16(len as i16),
-    }
-    if let Some(value) = value {
-        buf.put_slice(value.as_bytes());
-    }
-}
-
-fn nullable_string(buf: &mut impl Buf, compact: bool) -> Result<Option<StrBytes>, Malformed> {
-    let len = if compact { i64::from(unsigned_varint(buf)?) - 1 } else { i64::from(buf.try_get_i16()?) };
-    if len == -1 {
-        return Ok(None);
-    }
-    let len = usize::try_from(len).map_err(|_| Malformed::new("string of negative length"))?;
-    if len > buf.remaining() {
-        return Err(Malformed::new("string longer than its frame"));
-    }
-    let bytes = buf.copy_to_bytes(len);
-    StrBytes::from_utf8(bytes).map(Some).map_err(|_| Malformed::new("string is not UTF-8"))
-}
-
-fn skip_tagged_fields(buf: &mut impl Buf) -> Result<(), Malformed> {
-    for _ in 0..unsigned_varint(buf)? {
-        let _tag = unsigned_varint(buf)?;
-        let size = unsigned_varint(buf)? as usize;
-        if size > buf.remaining() {
-            return Err(Malformed::new("tagged field longer than its frame"));
-        }
-        buf.advance(size);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Messages and their encodings come from the `kafka-protocol` crate. What this crate adds is what a server that faces
 //! strangers needs: frames with a maximum, array counts checked against the bytes left before anything is allocated,
-//! decompression with a limit, InitProducerId v6 (KIP-939), error codes with their meaning for delivery, and record
-//! batches (format v2) that are read, split and built without copying records around.
+//! decompression with a limit, InitProducerId v6 (KIP-939) and WriteTxnMarkers v2 (KIP-1228), error codes with their
+//! meaning for delivery, and record batches (format v2) that are read, split and built without copying records around.
 //!
 //! It leaves to others: sockets, which versions a broker advertises, and every rule about what a request does.
 //!
@@ -25,8 +25,10 @@ pub mod error_code;
 pub mod frame;
 mod guard;
 pub mod init_producer_id;
+mod primitives;
 pub mod request;
 pub mod response;
+pub mod write_txn_markers;
 
 pub use api::{ApiKey, VersionRange};
 pub use body::{RequestBody, ResponseBody};
@@ -35,6 +37,7 @@ pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 pub use kafka_protocol::{messages, protocol as wire};
 pub use request::Request;
 pub use uuid::Uuid;
+pub use write_txn_markers::WriteTxnMarkersRequest;
 pub use wire::StrBytes;
 
 /// A string of the wire, from anything that is a string.

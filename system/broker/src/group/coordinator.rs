@@ -44,18 +44,20 @@ impl GroupCoordinator {
         }
     }
 
-    /// A transaction's marker is in this partition of `__consumer_offsets`.
-    pub(crate) async fn transaction_ended(&self, index: i32, producer_id: i64, commit: bool) {
+    /// A transaction's marker is in this partition of `__consumer_offsets`, at `at` or before.
+    pub(crate) async fn transaction_ended(&self, index: i32, producer_id: i64, commit: bool, at: i64) {
         let shard = self.shards.borrow().get(&index).map(|(s, _)| Rc::clone(s));
         if let Some(shard) = shard {
-            shard.transaction_ended(producer_id, commit).await;
+            shard.transaction_ended(producer_id, commit, at).await;
         }
     }
 
     /// The partition of `__consumer_offsets` that holds the group's offsets.
     pub(crate) async fn partition_of(&self, group: &str) -> Result<i32, ErrorCode> {
         let context = self.context.upgrade().ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?;
-        Ok(partition_for(group, context.ensure_internal(CONSUMER_OFFSETS).await?))
+        let partitions = context.ensure_internal(CONSUMER_OFFSETS).await;
+        // Whatever keeps it from being created, it may be there later.
+        Ok(partition_for(group, partitions.map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE)?))
     }
 
     pub(super) async fn shard(&self, group: &str) -> Result<Rc<Shard>, ErrorCode> {

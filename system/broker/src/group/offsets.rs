@@ -32,8 +32,9 @@ pub enum Input {
     Committed { at: i64, group: String, place: Place, committed: Option<Committed> },
     /// A record of a transaction is in the log at `at`.
     Pending { at: i64, producer_id: i64, group: String, place: Place, committed: Option<Committed> },
-    /// The transaction's marker is in the log.
-    Ended { producer_id: i64, commit: bool },
+    /// The transaction's marker is in the log at `at`, or before and nothing of that transaction is from `at` on. Told
+    /// late, it says nothing of offsets that the same producer's next transaction put behind it.
+    Ended { producer_id: i64, commit: bool, at: i64 },
 }
 
 /// An offset that became visible.
@@ -70,8 +71,12 @@ impl Offsets {
                 self.pending.entry(producer_id).or_default().insert((group, place), Entry { at, committed });
                 Vec::new()
             }
-            Input::Ended { producer_id, commit } => {
+            Input::Ended { producer_id, commit, at } => {
                 let pending = self.pending.remove(&producer_id).unwrap_or_default();
+                let (pending, later): (BTreeMap<_, _>, _) = pending.into_iter().partition(|(_, e)| e.at < at);
+                if !later.is_empty() {
+                    self.pending.insert(producer_id, later);
+                }
                 if !commit {
                     return Vec::new();
                 }
@@ -152,9 +157,9 @@ mod tests {
         let mut m = Offsets::default();
         pending(&mut m, 0, 7, 10);
         assert_eq!((get(&m, false), get(&m, true)), (None, Some(-2)));
-        m.handle(Input::Ended { producer_id: 8, commit: true });
+        m.handle(Input::Ended { producer_id: 8, commit: true, at: 1 });
         assert_eq!(get(&m, false), None);
-        m.handle(Input::Ended { producer_id: 7, commit: true });
+        m.handle(Input::Ended { producer_id: 7, commit: true, at: 2 });
         assert_eq!((get(&m, false), get(&m, true)), (Some(10), Some(10)));
     }
 
@@ -163,8 +168,8 @@ mod tests {
         let mut m = Offsets::default();
         committed(&mut m, 0, 5);
         pending(&mut m, 1, 7, 10);
-        m.handle(Input::Ended { producer_id: 7, commit: false });
-        m.handle(Input::Ended { producer_id: 7, commit: true });
+        m.handle(Input::Ended { producer_id: 7, commit: false, at: 2 });
+        m.handle(Input::Ended { producer_id: 7, commit: true, at: 3 });
         assert_eq!(get(&m, true), Some(5));
     }
 
@@ -173,7 +178,20 @@ mod tests {
         let mut m = Offsets::default();
         pending(&mut m, 0, 7, 10);
         committed(&mut m, 1, 20);
-        m.handle(Input::Ended { producer_id: 7, commit: true });
+        m.handle(Input::Ended { producer_id: 7, commit: true, at: 2 });
         assert_eq!(get(&m, true), Some(20));
+    }
+
+    #[test]
+    fn an_ending_that_is_told_late_leaves_the_next_transaction_alone() {
+        let mut m = Offsets::default();
+        pending(&mut m, 0, 7, 10);
+        m.handle(Input::Ended { producer_id: 7, commit: true, at: 1 });
+        pending(&mut m, 2, 7, 20);
+        // A second copy of the first transaction's marker was answered "already there".
+        m.handle(Input::Ended { producer_id: 7, commit: true, at: 2 });
+        assert_eq!((get(&m, false), get(&m, true)), (Some(10), Some(-2)));
+        m.handle(Input::Ended { producer_id: 7, commit: false, at: 3 });
+        assert_eq!(get(&m, true), Some(10));
     }
 }

@@ -25,8 +25,9 @@ use super::records::{self, GroupRecord, Kept};
 use crate::context::Context;
 use crate::failure::BrokerError;
 use crate::ids;
-use crate::internal_topics::{CONSUMER_OFFSETS, Replayed, batch_of, replay};
+use crate::internal_topics::{Replayed, batch_of, replay};
 use crate::join::join_all;
+use crate::partition::machine::Asked;
 use crate::partition::{Acks, Origin, Partition};
 use crate::probe::Probe;
 use crate::txn::state::ProducerIdEpoch;
@@ -39,10 +40,11 @@ const MAX_GROUP: usize = 64;
 const MAX_BATCH_BYTES: usize = 256 << 10;
 
 /// The transaction that a commit belongs to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct InTransaction {
-    pub transactional_id: String,
     pub producer: ProducerIdEpoch,
+    /// Its coordinator said since that it is ongoing; `None` if it is open in this log anyway.
+    pub asked: Option<Asked>,
 }
 
 /// Offsets to store; `None` forgets.
@@ -64,7 +66,7 @@ pub(crate) struct Author {
 enum Work {
     Commit { commit: Commit, answer: oneshot::Sender<ErrorCode>, _place: OwnedSemaphorePermit },
     Groups(Vec<GroupRecord>),
-    Ended { producer_id: i64, commit: bool, done: oneshot::Sender<()> },
+    Ended { producer_id: i64, commit: bool, at: i64, done: oneshot::Sender<()> },
 }
 
 #[derive(Debug)]
@@ -300,10 +302,15 @@ impl Shard {
         async move { rx.await.unwrap_or(ErrorCode::NOT_COORDINATOR) }
     }
 
-    /// Ready once the offsets of the transaction are visible, or dropped.
-    pub async fn transaction_ended(&self, producer_id: i64, commit: bool) {
+    /// What to hand in with a commit of this producer's transaction; see [`Partition::ask`].
+    pub fn ask(&self, producer: ProducerIdEpoch) -> Option<Asked> {
+        self.partition.ask(producer.producer_id, producer.epoch)
+    }
+
+    /// Ready once the offsets of the transaction that are below `at`, where its marker is, are visible, or dropped.
+    pub async fn transaction_ended(&self, producer_id: i64, commit: bool, at: i64) {
         let (done, rx) = oneshot::channel();
-        if self.queue.send(Work::Ended { producer_id, commit, done }).is_ok() {
+        if self.queue.send(Work::Ended { producer_id, commit, at, done }).is_ok() {
             let _ = rx.await;
         }
     }
@@ -347,8 +354,8 @@ impl Shard {
             let mut ended = None;
             let mut next = Some(first);
             while let Some(one) = next {
-                if let Work::Ended { producer_id, commit, done } = one {
-                    ended = Some((producer_id, commit, done));
+                if let Work::Ended { producer_id, commit, at, done } = one {
+                    ended = Some((Input::Ended { producer_id, commit, at }, done));
                     break;
                 }
                 work.push(one);
@@ -364,8 +371,8 @@ impl Shard {
                 self.held.borrow_mut().clear();
                 endings.extend(ended.take());
                 while let Ok(one) = queue.try_recv() {
-                    if let Work::Ended { producer_id, commit, done } = one {
-                        endings.push((producer_id, commit, done));
+                    if let Work::Ended { producer_id, commit, at, done } = one {
+                        endings.push((Input::Ended { producer_id, commit, at }, done));
                     }
                 }
                 if let Err(error) = self.load().await {
@@ -374,8 +381,8 @@ impl Shard {
                 let partition = self.partition.id().partition;
                 env::probe::probe(|| Probe::CoordinatorReloaded { partition });
             }
-            for (producer_id, commit, done) in endings.into_iter().chain(ended) {
-                self.apply([Input::Ended { producer_id, commit }]);
+            for (ending, done) in endings.into_iter().chain(ended) {
+                self.apply([ending]);
                 let _ = done.send(());
             }
         }
@@ -391,24 +398,14 @@ impl Shard {
 
     /// Appends and applies in order. False if the groups in memory are not those of the log.
     async fn append(&self, work: Vec<Work>) -> bool {
-        let Some(context) = self.context.upgrade() else { return true };
         let index = self.partition.id().partition;
         let batches = Batch::of(work);
         let label = if batches.iter().any(Batch::tells_of_groups) { "groups.append" } else { "offsets.append" };
         crash_point("broker", label, Some(index), When::Before).await;
         let appends = batches.iter().map(|batch| {
-            // In the same breath as the append is queued: no marker can come between.
-            let allowed = batch.transaction.as_ref().is_none_or(|t| {
-                let ProducerIdEpoch { producer_id, epoch } = t.producer;
-                context.txn().is_ongoing(&t.transactional_id, producer_id, epoch, CONSUMER_OFFSETS, index)
-            });
+            let asked = batch.transaction.and_then(|t| t.asked);
             let bytes = batch.encode();
-            async move {
-                if !allowed {
-                    return Err(ErrorCode::INVALID_TXN_STATE);
-                }
-                self.partition.append(bytes, Origin::Coordinator, Acks::All).await
-            }
+            async move { self.partition.enqueue(bytes, Origin::Coordinator, Acks::All, asked)?.await }
         });
         let results = join_all(appends).await;
         crash_point("broker", label, Some(index), When::After).await;
@@ -469,8 +466,8 @@ impl Shard {
         let mut offsets = Offsets::default();
         let mut bad = None;
         replay(&self.partition, |item| match item {
-            Replayed::Marker { producer_id, commit, .. } => {
-                offsets.handle(Input::Ended { producer_id, commit });
+            Replayed::Marker { at, producer_id, commit } => {
+                offsets.handle(Input::Ended { producer_id, commit, at });
             }
             Replayed::Records { header, records } => {
                 let producer_id = header.is_transactional().then_some(header.producer_id);
@@ -514,7 +511,7 @@ impl Batch {
         let mut bytes = 0;
         for one in work {
             let transaction = match &one {
-                Work::Commit { commit, .. } => commit.transaction.clone(),
+                Work::Commit { commit, .. } => commit.transaction,
                 Work::Groups(_) | Work::Ended { .. } => None,
             };
             let records: Vec<_> = match &one {

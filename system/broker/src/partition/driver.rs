@@ -232,7 +232,11 @@ impl Driver {
             Action::Append { token, work, leader_epoch } => {
                 self.crash_point("append", When::Before).await;
                 let outcome = match work {
-                    Work::Data { header, records, origin } => self.append(&header, records, origin, leader_epoch).await,
+                    Work::Data { header, records, origin, asked } => {
+                        // What was true of an earlier leadership may have ended under another leader.
+                        let asked = asked.filter(|a| a.leader_epoch == leader_epoch).map(|a| a.end);
+                        self.append(&header, records, origin, asked, leader_epoch).await
+                    }
                     Work::Marker(marker) => self.append_marker(&marker, leader_epoch).await,
                 };
                 self.crash_point("append", When::After).await;
@@ -397,12 +401,30 @@ impl Driver {
         Outcome::Done { first, last, epochs, transactions }
     }
 
-    async fn append(&mut self, header: &BatchHeader, records: Bytes, origin: Origin, leader_epoch: i32) -> Outcome {
+    async fn append(
+        &mut self,
+        header: &BatchHeader,
+        records: Bytes,
+        origin: Origin,
+        asked: Option<Offset>,
+        leader_epoch: i32,
+    ) -> Outcome {
         let (producer_id, producer_epoch) = (header.producer_id, header.producer_epoch);
         let base_sequence = header.base_sequence;
         let verdict = self.log.producers().check(header, origin, clock::now());
         match verdict {
-            Ok(Verdict::Append) => {}
+            Ok(Verdict::Append) if self.log.producers().may_join(header, asked) => {}
+            Ok(Verdict::Append) => {
+                env::sometimes!(asked.is_some(), "partition: a transaction ended between its verification and the append");
+                let code = ErrorCode::TRANSACTION_ABORTABLE;
+                self.report(|| PartitionEvent::Refused {
+                    error: code.code(),
+                    producer_id,
+                    producer_epoch,
+                    base_sequence,
+                });
+                return Outcome::Refused(code);
+            }
             Ok(Verdict::Duplicate { first, last }) => {
                 self.report(|| PartitionEvent::Duplicate { base: first, last, producer_id });
                 return Outcome::Duplicate { first, last };

@@ -43,10 +43,19 @@ pub type Token = u64;
 /// Appends after which a flush is due even if more are queued.
 const FLUSH_AFTER: usize = 64;
 
-/// Something to append.
+/// A moment of a leadership after which the coordinator of a transaction was asked whether it is ongoing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub leader_epoch: i32,
+    /// Where the log ended.
+    pub end: Offset,
+}
+
+/// Something to append. `asked`: the coordinator said since that the batch's transaction is ongoing; without it a
+/// transactional batch only goes to a transaction that is open here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    Data { header: BatchHeader, records: Bytes, origin: Origin },
+    Data { header: BatchHeader, records: Bytes, origin: Origin, asked: Option<Asked> },
     Marker(Marker),
 }
 

@@ -43,7 +43,7 @@ use crate::purgatory::{Purgatory, Readable};
 use driver::Command;
 use isr::AlterPartition;
 use leader::{Fetched, Leadership};
-use machine::{Bounds, Following, Machine, Position, Work};
+use machine::{Asked, Bounds, Following, Machine, Position, Work};
 
 /// A partition of a topic.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -284,18 +284,34 @@ impl Partition {
         let _ = self.0.commands.send(Command::Tick);
     }
 
-    /// Queues one batch, which gets its offsets from the log. This call fixes its place in the order.
-    pub fn enqueue(&self, records: Bytes, origin: Origin, acks: Acks) -> Result<PendingAppend, ErrorCode> {
+    /// What to hand in with a transactional batch of this producer, once its coordinator, asked after this call, has said
+    /// that the transaction is ongoing. `None`: it is open here, nobody need be asked.
+    pub fn ask(&self, producer_id: i64, producer_epoch: i16) -> Option<Asked> {
+        if self.0.reader.is_open(producer_id, producer_epoch) {
+            return None;
+        }
+        Some(Asked { leader_epoch: self.leader_epoch(), end: self.log_end_offset() })
+    }
+
+    /// Queues one batch, which gets its offsets from the log. This call fixes its place in the order. `asked` as for
+    /// [`Work::Data`]; TRANSACTION_ABORTABLE if the batch's transaction ended meanwhile.
+    pub fn enqueue(
+        &self,
+        records: Bytes,
+        origin: Origin,
+        acks: Acks,
+        asked: Option<Asked>,
+    ) -> Result<PendingAppend, ErrorCode> {
         let header = BatchHeader::parse(&records).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
         if header.total_len() != records.len() {
             return Err(ErrorCode::INVALID_RECORD);
         }
-        Ok(self.submit(Work::Data { header, records, origin }, acks))
+        Ok(self.submit(Work::Data { header, records, origin, asked }, acks))
     }
 
-    /// [`Partition::enqueue`], at the first poll, and its answer.
+    /// [`Partition::enqueue`] of what opens no transaction, at the first poll, and its answer.
     pub async fn append(&self, records: Bytes, origin: Origin, acks: Acks) -> Result<Appended, ErrorCode> {
-        self.enqueue(records, origin, acks)?.await
+        self.enqueue(records, origin, acks, None)?.await
     }
 
     /// Ends a transaction here; answers once the marker is below the high watermark. One that is there already is not

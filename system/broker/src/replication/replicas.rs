@@ -307,25 +307,13 @@ impl Replicas {
             register(context, partition);
             return Ok(());
         }
-        let context_ = Rc::clone(context);
-        let taking_over = async move {
-            let result = take_over(&context_, &partition).await;
-            match result {
-                Err(error) if partition.is_leader() && partition.leader_epoch() == leader_epoch => Err(error),
-                // Deposed meanwhile: what could not be read is another's to read.
-                _ => Ok(()),
-            }
-        };
+        let taking_over = take_over(Rc::clone(context), partition);
         if sole {
-            return taking_over.await;
+            taking_over.await;
+            return Ok(());
         }
         // Its log can only be read once the in-sync set has fetched in this epoch.
-        let failure = context.failure().clone();
-        let task = env::task::spawn(async move {
-            if let Err(error) = taking_over.await {
-                failure.report(error);
-            }
-        });
+        let task = env::task::spawn(taking_over);
         if let Some(copy) = self.copies.borrow_mut().get_mut(&key) {
             copy.coordinator = Some(task.abort_on_drop());
         }
@@ -516,16 +504,15 @@ fn unregister(context: &Context, id: &TopicPartition) {
     }
 }
 
-/// The coordinators read their log; only then requests find the partition.
-async fn take_over(context: &Rc<Context>, partition: &Partition) -> Result<(), BrokerError> {
+/// The coordinators read their log; only then requests find the partition: a marker that came in between would be in the
+/// log and unknown to its coordinator.
+async fn take_over(context: Rc<Context>, partition: Partition) {
     if partition.id().topic == CONSUMER_OFFSETS {
         context.groups().lead(partition.clone()).await;
-        register(context, partition.clone());
     } else {
-        context.txn().lead(partition.clone()).await?;
-        register(context, partition.clone());
+        context.txn().lead(partition.clone()).await;
     }
-    Ok(())
+    register(&context, partition);
 }
 
 /// The way to the controller, as partitions know it.

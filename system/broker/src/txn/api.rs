@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 use protocol::messages::add_partitions_to_txn_response::{
@@ -17,11 +18,16 @@ use super::machine::{Reply, Request};
 use super::state::{ProducerIdEpoch, TopicPartition};
 use crate::context::Context;
 use crate::internal_topics::CONSUMER_OFFSETS;
+use crate::join::join_all;
+use crate::turn::Turn;
 
 /// EndTxn gives a new epoch from this version on (KIP-890).
 const END_TXN_BUMPS: i16 = 5;
 /// AddPartitionsToTxn carries several transactions from this version on, sent by brokers.
 const ADD_PARTITIONS_BATCHED: i16 = 4;
+/// How long a broker's question waits for the log. Shorter than its patience with the connection, over which other
+/// questions come too.
+const BATCHED_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn init_producer_id(context: &Rc<Context>, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let response = InitProducerIdResponse::default();
@@ -67,6 +73,7 @@ pub(crate) async fn add_partitions(
     context: &Rc<Context>,
     version: i16,
     request: AddPartitionsToTxnRequest,
+    turn: Turn,
 ) -> AddPartitionsToTxnResponse {
     let response = AddPartitionsToTxnResponse::default();
     if version < ADD_PARTITIONS_BATCHED {
@@ -77,13 +84,14 @@ pub(crate) async fn add_partitions(
             .with_topics(request.v3_and_below_topics);
         return response.with_results_by_topic_v3_and_below(add(context, version, transaction).await);
     }
-    let mut results = Vec::with_capacity(request.transactions.len());
-    for transaction in request.transactions {
+    // Each is of another producer, which waits at a partition's leader: they need no order.
+    drop(turn);
+    let results = request.transactions.into_iter().map(|transaction| async move {
         let id = transaction.transactional_id.clone();
         let topics = add(context, version, transaction).await;
-        results.push(AddPartitionsToTxnResult::default().with_transactional_id(id).with_topic_results(topics));
-    }
-    response.with_results_by_transaction(results)
+        AddPartitionsToTxnResult::default().with_transactional_id(id).with_topic_results(topics)
+    });
+    response.with_results_by_transaction(join_all(results).await)
 }
 
 /// One transaction's partitions: all of them join, or none.
@@ -111,7 +119,14 @@ async fn add(
             verify_only: transaction.verify_only,
             bumps: version > ADD_PARTITIONS_BATCHED,
         };
-        Some(match context.txn().request(&transaction.transactional_id, request).await {
+        let asking = context.txn().request(&transaction.transactional_id, request);
+        let reply = if version < ADD_PARTITIONS_BATCHED {
+            asking.await
+        } else {
+            let reply = env::time::timeout(BATCHED_LIMIT, asking).await;
+            reply.unwrap_or(Reply::Error(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+        };
+        Some(match reply {
             Reply::Added => ErrorCode::NONE,
             Reply::Error(error) => error,
             Reply::Initialized { .. } | Reply::Ended { .. } => ErrorCode::UNKNOWN_SERVER_ERROR,

@@ -1,23 +1,25 @@
-//! Transaction markers: WriteTxnMarkers as a request, and the coordinator's way to send it.
-//!
-//! The coordinator groups partitions by leader and sends each leader one request. With one broker every leader is this
-//! one, and the request is handled in process by the same function that serves the wire.
+//! Transaction markers as their partitions take them: WriteTxnMarkers, and the same in process.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use env::node::{When, crash_point};
-use protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use protocol::messages::WriteTxnMarkersResponse;
 use protocol::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
 };
-use protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
-use protocol::{ErrorCode, topic_name};
+use protocol::write_txn_markers::WritableTxnMarker;
+use protocol::{ErrorCode, WriteTxnMarkersRequest, topic_name};
 
-use super::state::{ProducerIdEpoch, TopicPartition};
+use super::state::{CLIENT_BUMPS, ProducerIdEpoch};
 use crate::context::Context;
 use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::join::join_all;
+use crate::turn::Turn;
+
+/// How long a request waits for in-sync sets. Shorter than the coordinator's patience with its connection, over which
+/// other markers come too.
+const LIMIT: Duration = Duration::from_secs(3);
 
 /// The end of one transaction, as told to its partitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,81 +27,50 @@ pub struct TxnMarker {
     pub producer: ProducerIdEpoch,
     pub commit: bool,
     pub coordinator_epoch: i32,
-    /// The marker's epoch is above that of the transaction's records (KIP-890). The wire's version 1 cannot say it.
+    /// The marker's epoch is above that of the transaction's records (KIP-890).
     pub bumps: bool,
 }
 
-/// Sends `marker` to the leaders of `partitions`; what became of each.
-pub(crate) async fn send(
-    context: &Rc<Context>,
-    marker: TxnMarker,
-    partitions: &[TopicPartition],
-) -> Vec<(TopicPartition, ErrorCode)> {
-    let mut by_leader: BTreeMap<i32, Vec<TopicPartition>> = BTreeMap::new();
-    let mut results = Vec::with_capacity(partitions.len());
-    for (topic, partition) in partitions {
-        let at = (topic.clone(), *partition);
-        match context.leader(topic, *partition) {
-            Some(leader) => by_leader.entry(leader).or_default().push(at),
-            None => results.push((at, ErrorCode::LEADER_NOT_AVAILABLE)),
+impl TxnMarker {
+    fn of_wire(marker: &WritableTxnMarker) -> Self {
+        Self {
+            producer: ProducerIdEpoch::new(marker.producer_id, marker.producer_epoch),
+            commit: marker.transaction_result,
+            coordinator_epoch: marker.coordinator_epoch,
+            bumps: i16::from(marker.transaction_version) >= CLIENT_BUMPS,
         }
     }
-    for (leader, partitions) in by_leader {
-        if leader == context.config.node_id {
-            let writes = partitions.into_iter().map(|at| async move {
-                let error = write(context, marker, &at.0, at.1).await;
-                (at, error)
-            });
-            results.extend(join_all(writes).await);
-        } else {
-            // A leader elsewhere comes with replication.
-            results.extend(partitions.into_iter().map(|at| (at, ErrorCode::LEADER_NOT_AVAILABLE)));
-        }
-    }
-    results
 }
 
-/// Serves WriteTxnMarkers.
-pub(crate) async fn handle(context: &Rc<Context>, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
-    let mut markers = Vec::with_capacity(request.markers.len());
-    for wanted in request.markers {
-        let marker = of_wire(&wanted);
-        let mut topics = Vec::with_capacity(wanted.topics.len());
-        for WritableTxnMarkerTopic { name, partition_indexes, .. } in wanted.topics {
-            let topic = name.as_str().to_owned();
-            let writes = partition_indexes.into_iter().map(|index| {
-                let topic = &topic;
-                async move {
-                    let error = write(context, marker, topic, index).await;
-                    WritableTxnMarkerPartitionResult::default()
-                        .with_partition_index(index)
-                        .with_error_code(error.code())
-                }
+/// Serves WriteTxnMarkers. Markers of different transactions need no order among each other, and those of one come one
+/// at a time from their coordinator.
+pub(crate) async fn handle(
+    context: &Rc<Context>,
+    request: WriteTxnMarkersRequest,
+    turn: Turn,
+) -> WriteTxnMarkersResponse {
+    drop(turn);
+    let markers = request.markers.into_iter().map(|wanted| async move {
+        let marker = TxnMarker::of_wire(&wanted);
+        let topics = wanted.topics.into_iter().map(|topic| async move {
+            let name = topic.name.as_str();
+            let writes = topic.partition_indexes.into_iter().map(|index| async move {
+                let written = env::time::timeout(LIMIT, write(context, marker, name, index)).await;
+                let error = written.unwrap_or(ErrorCode::REQUEST_TIMED_OUT);
+                WritableTxnMarkerPartitionResult::default().with_partition_index(index).with_error_code(error.code())
             });
             let partitions = join_all(writes).await;
-            topics.push(
-                WritableTxnMarkerTopicResult::default()
-                    .with_name(topic_name(topic.clone()))
-                    .with_partitions(partitions),
-            );
-        }
-        markers.push(WritableTxnMarkerResult::default().with_producer_id(wanted.producer_id).with_topics(topics));
-    }
-    WriteTxnMarkersResponse::default().with_markers(markers)
+            WritableTxnMarkerTopicResult::default().with_name(topic_name(name)).with_partitions(partitions)
+        });
+        let topics = join_all(topics).await;
+        WritableTxnMarkerResult::default().with_producer_id(wanted.producer_id.into()).with_topics(topics)
+    });
+    WriteTxnMarkersResponse::default().with_markers(join_all(markers).await)
 }
 
-fn of_wire(marker: &WritableTxnMarker) -> TxnMarker {
-    TxnMarker {
-        producer: ProducerIdEpoch::new(marker.producer_id.0, marker.producer_epoch),
-        commit: marker.transaction_result,
-        coordinator_epoch: marker.coordinator_epoch,
-        bumps: false,
-    }
-}
-
-/// One marker into one partition; for a partition of `__consumer_offsets` the offsets it decides become visible, or
-/// are dropped, before this returns.
-async fn write(context: &Rc<Context>, marker: TxnMarker, topic: &str, index: i32) -> ErrorCode {
+/// One marker into one partition, below its high watermark; for a partition of `__consumer_offsets` the offsets it
+/// decides become visible, or are dropped, before this returns. A marker that is there is not written again.
+pub(crate) async fn write(context: &Rc<Context>, marker: TxnMarker, topic: &str, index: i32) -> ErrorCode {
     let partition = match context.partition(topic, index) {
         Ok(partition) => partition,
         Err(error) => return error,
@@ -112,17 +83,18 @@ async fn write(context: &Rc<Context>, marker: TxnMarker, topic: &str, index: i32
         coordinator_epoch: marker.coordinator_epoch,
         version,
     };
-    // A task of its own: the request's connection may die, the offsets must still follow their marker.
+    // A task of its own: whoever asked may go, the offsets must still follow their marker.
     let context = Rc::clone(context);
     let offsets = (topic == CONSUMER_OFFSETS).then_some(index);
     let work = env::task::spawn(async move {
         crash_point("broker", "txn.marker", Some(index), When::Before).await;
-        if let Err(error) = partition.append_marker(record).await {
-            return error;
-        }
+        let at = match partition.append_marker(record).await {
+            Ok(at) => at,
+            Err(error) => return error,
+        };
         crash_point("broker", "txn.marker", Some(index), When::After).await;
         if let Some(shard) = offsets {
-            context.groups().transaction_ended(shard, marker.producer.producer_id, marker.commit).await;
+            context.groups().transaction_ended(shard, marker.producer.producer_id, marker.commit, at).await;
         }
         ErrorCode::NONE
     });

@@ -7,17 +7,19 @@
 //! | `records` | the records of `__transaction_state` |
 //! | `shard` | the driver of one partition of it |
 //! | `coordinator` | the handle: routes to shards |
-//! | `markers` | WriteTxnMarkers, over the wire and in process |
+//! | `markers` | the end of a transaction, as partitions take it |
+//! | `marker_sender` | the coordinator's way to send it |
+//! | `verification` | what a partition's leader asks the coordinator first |
 //! | `api` | the requests of producers |
 
 pub mod api;
 mod coordinator;
 pub mod machine;
-#[cfg(test)]
-mod machine_tests;
+mod marker_sender;
 pub mod markers;
 pub mod records;
 mod shard;
 pub mod state;
+pub(crate) mod verification;
 
 pub use coordinator::TxnCoordinator;

@@ -1,9 +1,18 @@
-//! The driver of one transaction coordinator: it appends what the machine decides, writes markers, keeps its time-outs
-//! and answers.
+//! The driver of one transaction coordinator: it loads its state from the log, appends what the machine decides, has
+//! markers written, keeps its time-outs and answers.
 //!
-//! One task appends; all changes that wait share a batch and so a sync. Marker writes run beside it. When an append
-//! ends without saying whether its records are in the log, nothing in memory can be trusted: every open request is
-//! answered NOT_COORDINATOR and the state is read anew from the log, which alone decides.
+//! ```text
+//! start -> replay the log up to the high watermark of this leadership -> serve -> resign
+//!            ^                                                             |
+//!            '--- an append ended without saying whether its records stay -'
+//! ```
+//! One task appends; all changes that wait share a batch and so a sync. Marker writes run beside it. While the log is
+//! replayed every request is answered COORDINATOR_LOAD_IN_PROGRESS. When an append ends without saying whether its
+//! records are in the log, nothing in memory can be trusted: every open request is answered NOT_COORDINATOR and the
+//! state is read anew from the log, which alone decides.
+//!
+//! A coordinator speaks for one leadership of its partition: it ends before the partition is led in another epoch or
+//! followed, and what it had queued there is refused then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,24 +25,32 @@ use env::task::AbortOnDrop;
 use protocol::{Certainty, ErrorCode};
 
 use super::machine::{Action, Config, Input, Machine, Now, Reply, Request, RequestId, Token, replay};
-use super::markers::{self, TxnMarker};
+use super::marker_sender;
+use super::markers::TxnMarker;
 use super::records;
-use super::state::{ProducerIdEpoch, State, TopicPartition, Txn};
+use super::state::{State, TopicPartition, Txn};
 use crate::context::Context;
 use crate::failure::BrokerError;
-use crate::internal_topics::{Replayed, batch_of, replay as replay_log};
+use crate::internal_topics::{Replayed, TRANSACTION_STATE, batch_of, replay as replay_log};
 use crate::partition::{Acks, Origin, Partition};
 use crate::probe::Probe;
 
 /// Changes that share one append.
 const MAX_GROUP: usize = 256;
-/// Between two tries of an append that was refused, of a replay, or of markers.
+/// Between two tries of an append that was refused, or of markers.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 struct Persist {
     transactional_id: String,
     token: Token,
     txn: Txn,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Loading,
+    Serving,
+    Resigned,
 }
 
 /// One partition of `__transaction_state` and the coordinator of its ids.
@@ -44,21 +61,27 @@ pub(crate) struct Shard {
     leader_epoch: i32,
     config: Config,
     machine: RefCell<Machine>,
+    phase: Cell<Phase>,
     /// Bounded by the machine: one change an id at a time.
     persists: mpsc::UnboundedSender<Persist>,
     answers: RefCell<BTreeMap<RequestId, oneshot::Sender<Reply>>>,
-    next_request: RefCell<u64>,
-    /// Rises with each replay: what was begun before it is void.
+    next_request: Cell<u64>,
+    /// Rises with each replay and at the end: what was begun before is void.
     generation: Cell<u64>,
 }
 
+fn now() -> Now {
+    Now { instant: env::clock::now(), wall_ms: env::clock::wall_ms() }
+}
+
 impl Shard {
-    /// Replays the partition and starts its tasks.
-    pub async fn load(
+    /// Starts to replay the partition, and serves once that is done, which the receiver tells. The coordinator is
+    /// [`Shard::resign`] and the end of the task.
+    pub fn start(
         context: Weak<Context>,
         partition: Partition,
         config: Config,
-    ) -> Result<(Rc<Self>, AbortOnDrop<()>), BrokerError> {
+    ) -> (Rc<Self>, AbortOnDrop<()>, oneshot::Receiver<()>) {
         let (persists, queue) = mpsc::unbounded_channel();
         let shard = Rc::new(Self {
             context,
@@ -66,45 +89,59 @@ impl Shard {
             partition,
             machine: RefCell::new(Machine::new(config.clone(), 0)),
             config,
+            phase: Cell::new(Phase::Loading),
             persists,
             answers: RefCell::default(),
-            next_request: RefCell::new(0),
+            next_request: Cell::new(0),
             generation: Cell::new(0),
         });
-        shard.reload().await?;
-        let task = env::task::spawn(Rc::clone(&shard).run(queue)).abort_on_drop();
-        Ok((shard, task))
+        let (loaded, wait) = oneshot::channel();
+        let task = env::task::spawn(Rc::clone(&shard).run(queue, loaded)).abort_on_drop();
+        (shard, task, wait)
+    }
+
+    /// Nothing is answered, decided or marked any more.
+    pub fn resign(&self) {
+        self.phase.set(Phase::Resigned);
+        self.forget();
+    }
+
+    /// Dropped senders answer NOT_COORDINATOR.
+    fn forget(&self) {
+        self.generation.set(self.generation.get() + 1);
+        self.answers.borrow_mut().clear();
     }
 
     /// Decides and, where something must be durable first, waits for it.
     pub async fn request(self: &Rc<Self>, transactional_id: String, request: Request) -> Reply {
+        match self.phase.get() {
+            // Its image may know a topic that the next coordinator's does not know yet: that one would take the
+            // partition's topic for deleted and leave the transaction open there.
+            _ if !self.coordinates() => return Reply::Error(ErrorCode::NOT_COORDINATOR),
+            Phase::Resigned => return Reply::Error(ErrorCode::NOT_COORDINATOR),
+            Phase::Loading => return Reply::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            Phase::Serving => {}
+        }
         let (tx, rx) = oneshot::channel();
-        let id = {
-            let mut next = self.next_request.borrow_mut();
-            *next += 1;
-            RequestId(*next)
-        };
+        let id = RequestId(self.next_request.get());
+        self.next_request.set(id.0 + 1);
         self.answers.borrow_mut().insert(id, tx);
         self.submit(Input::Request { id, transactional_id, request, fresh: None });
         rx.await.unwrap_or(Reply::Error(ErrorCode::NOT_COORDINATOR))
     }
 
-    /// See [`Machine::is_ongoing`].
-    pub fn is_ongoing<'a>(
-        &self,
-        transactional_id: &str,
-        producer: ProducerIdEpoch,
-        partitions: impl Iterator<Item = &'a TopicPartition>,
-    ) -> bool {
-        self.machine.borrow().is_ongoing(transactional_id, producer, partitions)
-    }
-
-    fn now() -> Now {
-        Now { instant: env::clock::now(), wall_ms: env::clock::wall_ms() }
+    /// Whether the image still has this leadership of the partition.
+    fn coordinates(&self) -> bool {
+        let index = self.partition.id().partition;
+        let context = self.context.upgrade();
+        let epoch = context.and_then(|c| {
+            c.metadata.with(|image| Some(image.topic(TRANSACTION_STATE)?.partitions.get(&index)?.leader_epoch))
+        });
+        epoch == Some(self.leader_epoch)
     }
 
     fn submit(self: &Rc<Self>, input: Input) {
-        let actions = self.machine.borrow_mut().handle(Self::now(), input);
+        let actions = self.machine.borrow_mut().handle(now(), input);
         self.execute(actions);
     }
 
@@ -114,8 +151,7 @@ impl Shard {
                 Action::Persist { transactional_id, token, txn } => {
                     let _ = self.persists.send(Persist { transactional_id, token, txn });
                 }
-                Action::WriteMarkers { transactional_id, token, producer, commit, partitions } => {
-                    let bumps = self.machine.borrow().txn(&transactional_id).is_some_and(|t| t.client_version >= 2);
+                Action::WriteMarkers { transactional_id, token, producer, commit, bumps, partitions } => {
                     let marker = TxnMarker { producer, commit, coordinator_epoch: self.leader_epoch, bumps };
                     let shard = Rc::clone(self);
                     env::task::spawn(async move {
@@ -131,25 +167,58 @@ impl Shard {
                 }
                 Action::AllocateProducerId { id, transactional_id, request } => {
                     let shard = Rc::clone(self);
-                    env::task::spawn(async move {
-                        let Some(context) = shard.context.upgrade() else { return };
-                        match context.producer_ids().next().await {
-                            Ok(fresh) => {
-                                let fresh = Some(fresh);
-                                shard.submit(Input::Request { id, transactional_id, request, fresh });
-                            }
-                            Err(_) => {
-                                let reply = Reply::Error(ErrorCode::COORDINATOR_NOT_AVAILABLE);
-                                shard.execute(vec![Action::Reply { id, reply }]);
-                            }
-                        }
-                    });
+                    env::task::spawn(async move { shard.allocate(id, transactional_id, request).await });
                 }
             }
         }
     }
 
-    async fn run(self: Rc<Self>, mut queue: mpsc::UnboundedReceiver<Persist>) {
+    async fn allocate(self: Rc<Self>, id: RequestId, transactional_id: String, request: Request) {
+        let generation = self.generation.get();
+        let Some(context) = self.context.upgrade() else { return };
+        let fresh = context.producer_ids().next().await;
+        if self.generation.get() != generation {
+            // Its client has been told to ask again, and may have: done now as well, it would fence that one.
+            return;
+        }
+        match fresh {
+            Ok(fresh) => {
+                let fresh = Some(fresh);
+                self.submit(Input::Request { id, transactional_id, request, fresh });
+            }
+            Err(error) => self.execute(vec![Action::Reply { id, reply: Reply::Error(error) }]),
+        }
+    }
+
+    async fn run(self: Rc<Self>, mut queue: mpsc::UnboundedReceiver<Persist>, loaded: oneshot::Sender<()>) {
+        if let Err(error) = self.load().await {
+            return self.failed(error);
+        }
+        let _ = loaded.send(());
+        loop {
+            self.serve(&mut queue).await;
+            env::sometimes!(true, "a transaction coordinator reads its state anew");
+            self.phase.set(Phase::Loading);
+            self.forget();
+            while queue.try_recv().is_ok() {}
+            if let Err(error) = self.load().await {
+                return self.failed(error);
+            }
+            let partition = self.partition.id().partition;
+            env::probe::probe(|| Probe::CoordinatorReloaded { partition });
+        }
+    }
+
+    /// A deposed one is done here: the next leader's coordinator reads the log.
+    fn failed(&self, error: BrokerError) {
+        let leads = self.partition.is_leader() && self.partition.leader_epoch() == self.leader_epoch;
+        if let Some(context) = self.context.upgrade().filter(|_| leads) {
+            context.failure().report(error);
+        }
+    }
+
+    /// Until it is not known whether a change is in the log.
+    async fn serve(self: &Rc<Self>, queue: &mut mpsc::UnboundedReceiver<Persist>) {
         loop {
             let deadline = self.machine.borrow().next_timeout();
             let first = match deadline {
@@ -162,6 +231,7 @@ impl Shard {
                     }
                 },
             };
+            // The shard holds the other end itself.
             let Some(first) = first else { return };
             let mut group = vec![first];
             while group.len() < MAX_GROUP
@@ -191,18 +261,7 @@ impl Shard {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "transaction state is unknown, reading it anew");
-                    env::sometimes!(true, "a transaction coordinator reads its state anew");
-                    while queue.try_recv().is_ok() {}
-                    if let Err(error) = self.reload().await {
-                        // A deposed one is done here: the next leader's coordinator reads the log.
-                        let leads = self.partition.is_leader() && self.partition.leader_epoch() == self.leader_epoch;
-                        if let Some(context) = self.context.upgrade().filter(|_| leads) {
-                            context.failure().report(error);
-                        }
-                        return;
-                    }
-                    let partition = self.partition.id().partition;
-                    env::probe::probe(|| Probe::CoordinatorReloaded { partition });
+                    return;
                 }
             }
         }
@@ -221,13 +280,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Forgets everything and takes the log's word.
-    async fn reload(self: &Rc<Self>) -> Result<(), BrokerError> {
-        self.generation.set(self.generation.get() + 1);
-        // Dropped senders answer NOT_COORDINATOR.
-        self.answers.borrow_mut().clear();
-        let next_token = self.machine.borrow().next_token();
-        *self.machine.borrow_mut() = Machine::new(self.config.clone(), next_token);
+    /// Takes the log's word for everything.
+    async fn load(self: &Rc<Self>) -> Result<(), BrokerError> {
         let mut found = Vec::new();
         let mut bad = None;
         replay_log(&self.partition, |item| {
@@ -245,12 +299,20 @@ impl Shard {
         if let Some((offset, error)) = bad {
             return Err(BrokerError::corrupt(format!("{} at offset {offset}", self.partition.id()), error));
         }
-        let actions = self.machine.borrow_mut().load(Self::now(), replay(found));
+        // Tokens go on, so that no answer to the state before is taken for one of this.
+        let next_token = self.machine.borrow().next_token();
+        let mut machine = Machine::new(self.config.clone(), next_token);
+        let actions = machine.load(now(), replay(found));
+        *self.machine.borrow_mut() = machine;
+        self.phase.set(Phase::Serving);
         self.execute(actions);
         Ok(())
     }
 
-    /// Until every partition has its marker. False if another coordinator, or a replay, took over.
+    /// Until every partition has its marker. False if the state was read anew, or this coordinator has resigned.
+    ///
+    /// A partition that knows a later coordinator refuses the marker (TRANSACTION_COORDINATOR_FENCED, or
+    /// INVALID_PRODUCER_EPOCH if that one has moved the producer on). This one has been deposed then and will soon know.
     async fn write_markers(
         &self,
         transactional_id: &str,
@@ -258,29 +320,27 @@ impl Shard {
         mut partitions: Vec<TopicPartition>,
     ) -> bool {
         let generation = self.generation.get();
-        while !partitions.is_empty() {
+        loop {
             let Some(context) = self.context.upgrade() else { return false };
+            let left = marker_sender::send(&context, marker, &partitions).await;
             if self.generation.get() != generation {
                 return false;
             }
-            let results = markers::send(&context, marker, &partitions).await;
-            partitions.clear();
-            for (partition, error) in results {
-                match error {
-                    ErrorCode::NONE => {}
-                    ErrorCode::TRANSACTION_COORDINATOR_FENCED | ErrorCode::INVALID_PRODUCER_EPOCH => {
-                        let (topic, index) = &partition;
-                        tracing::error!(transactional_id, topic, index, %error, "marker refused");
-                        return false;
-                    }
-                    // Unknown or for now: a marker may be written twice, never left out.
-                    _ => partitions.push(partition),
-                }
+            for ((topic, index), error) in &left {
+                let fenced =
+                    matches!(*error, ErrorCode::TRANSACTION_COORDINATOR_FENCED | ErrorCode::INVALID_PRODUCER_EPOCH);
+                env::sometimes!(fenced, "a deposed transaction coordinator's marker is refused");
+                tracing::debug!(transactional_id, topic, index, %error, "no marker yet");
             }
-            if !partitions.is_empty() {
-                env::time::sleep(BACKOFF).await;
+            if left.is_empty() {
+                return true;
+            }
+            partitions = left.into_iter().map(|(at, _)| at).collect();
+            drop(context);
+            env::time::sleep(BACKOFF).await;
+            if self.generation.get() != generation {
+                return false;
             }
         }
-        true
     }
 }

@@ -19,6 +19,9 @@ use std::collections::BTreeSet;
 /// Ids handed to clients stop one short of the largest epoch: the last one is for a marker that fences them.
 pub const MAX_CLIENT_EPOCH: i16 = i16::MAX - 1;
 
+/// [`Txn::client_version`] of a client that gets a new epoch at each EndTxn (KIP-890).
+pub const CLIENT_BUMPS: i16 = 2;
+
 /// The time-out of a two-phase transaction: none (KIP-939).
 pub const NO_TIMEOUT_MS: i32 = i32::MAX;
 
@@ -105,7 +108,7 @@ pub struct Txn {
     pub last_update_ms: i64,
     /// Wall clock of the coordinator, -1 without a transaction.
     pub start_ms: i64,
-    /// 2 for a client that gets a new epoch at each EndTxn (KIP-890), 0 before.
+    /// [`CLIENT_BUMPS`], or 0 for older clients.
     pub client_version: i16,
 }
 

@@ -7,6 +7,8 @@
 
 mod schema;
 
+pub(crate) use schema::{WRITE_TXN_MARKERS_REQUEST, WRITE_TXN_MARKERS_RESPONSE};
+
 use crate::request::Malformed;
 
 /// How a field lies on the wire.

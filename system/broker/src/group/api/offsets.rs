@@ -20,11 +20,14 @@ use crate::group::offsets::{Committed, Fetched, Place};
 use crate::group::shard::{Author, Commit, InTransaction};
 use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::txn::state::ProducerIdEpoch;
+use crate::txn::verification;
 
 /// From this version on OffsetCommit and OffsetFetch carry a member's epoch (KIP-848).
 const MEMBER_EPOCH: i16 = 9;
 /// OffsetFetch carries several groups from this version on.
 const OFFSET_FETCH_BATCHED: i16 = 8;
+/// From this version on clients know TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 4;
 /// TxnOffsetCommit joins the transaction by itself from this version on (KIP-890).
 const TXN_OFFSET_COMMIT_JOINS: i16 = 5;
 
@@ -122,13 +125,15 @@ pub(crate) async fn txn_commit(
     if code.is_ok() && !asked.offsets.is_empty() {
         let group = request.group_id.as_str().to_owned();
         let offsets = std::mem::take(&mut asked.offsets);
-        let transaction = InTransaction {
-            transactional_id: request.transactional_id.as_str().to_owned(),
-            producer: ProducerIdEpoch::new(request.producer_id.0, request.producer_epoch),
-        };
+        let id = request.transactional_id.as_str();
+        let producer = ProducerIdEpoch::new(request.producer_id.0, request.producer_epoch);
+        let commit = Commit { group, offsets, transaction: None };
         let joins = version >= TXN_OFFSET_COMMIT_JOINS;
-        let commit = Commit { group, offsets, transaction: Some(transaction.clone()) };
-        code = txn_commit_one(context, commit, &author, &transaction, joins).await.err().unwrap_or_default();
+        code = txn_commit_one(context, commit, &author, (id, producer), joins).await.err().unwrap_or_default();
+        // Clients of before know only the older code.
+        if code == ErrorCode::TRANSACTION_ABORTABLE && version < ABORTABLE {
+            code = ErrorCode::INVALID_TXN_STATE;
+        }
     }
     let topics = asked.by_topic(code).into_iter().map(|(topic, partitions)| {
         let partitions = partitions.into_iter().map(|(index, error)| {
@@ -141,17 +146,21 @@ pub(crate) async fn txn_commit(
 
 async fn txn_commit_one(
     context: &Rc<Context>,
-    commit: Commit,
+    mut commit: Commit,
     author: &Author,
-    transaction: &InTransaction,
+    (transactional_id, producer): (&str, ProducerIdEpoch),
     joins: bool,
 ) -> Result<(), ErrorCode> {
     let shard = context.groups().shard(&commit.group).await?;
     let index = context.groups().partition_of(&commit.group).await?;
-    let ProducerIdEpoch { producer_id, epoch } = transaction.producer;
-    let partition = [(CONSUMER_OFFSETS.to_owned(), index)];
-    let id = &transaction.transactional_id;
-    context.txn().verify_or_add(id, producer_id, epoch, &partition, joins).await?;
+    let asked = shard.ask(producer);
+    if asked.is_some() {
+        let partition = vec![(CONSUMER_OFFSETS.to_owned(), index)];
+        let verified = verification::verify(context, transactional_id, producer, partition, joins).await;
+        // It is the *group's* coordinator that the client asks, and this is still the one.
+        verified.map_err(|e| if verification::is_passing(e) { ErrorCode::COORDINATOR_LOAD_IN_PROGRESS } else { e })?;
+    }
+    commit.transaction = Some(InTransaction { producer, asked });
     // The member is checked after the transaction: it may have lost its partitions in between (KIP-447).
     shard.commit(commit, author).await.ok()
 }

@@ -6,3 +6,5 @@ mod group;
 mod quorum;
 mod records;
 mod txn;
+
+pub(crate) use txn::{WRITE_TXN_MARKERS_REQUEST, WRITE_TXN_MARKERS_RESPONSE};

@@ -61,28 +61,27 @@ impl Known for messages::EndTxnResponse {
     const LAYOUT: Layout = Layout { flexible_from: 3, fields: &[all(I32), all(I16), from(5, I64), from(5, I16)] };
 }
 
-impl Known for messages::WriteTxnMarkersRequest {
-    const LAYOUT: Layout = Layout {
-        flexible_from: 0,
-        fields: &[all(Array(&Struct(&[
-            all(I64),
-            all(I16),
-            all(I8),
-            all(Array(&Struct(&[all(Text), all(Array(&I32))]))),
-            all(I32),
-        ])))],
-    };
-}
+/// Of [`crate::WriteTxnMarkersRequest`].
+pub(crate) const WRITE_TXN_MARKERS_REQUEST: Layout = Layout {
+    flexible_from: 0,
+    fields: &[all(Array(&Struct(&[
+        all(I64),
+        all(I16),
+        all(I8),
+        all(Array(&Struct(&[all(Text), all(Array(&I32))]))),
+        all(I32),
+        from(2, I8),
+    ])))],
+};
 
-impl Known for messages::WriteTxnMarkersResponse {
-    const LAYOUT: Layout = Layout {
-        flexible_from: 0,
-        fields: &[all(Array(&Struct(&[
-            all(I64),
-            all(Array(&Struct(&[all(Text), all(Array(&Struct(&[all(I32), all(I16)])))]))),
-        ])))],
-    };
-}
+/// Of [`messages::WriteTxnMarkersResponse`], which is the same in version 2.
+pub(crate) const WRITE_TXN_MARKERS_RESPONSE: Layout = Layout {
+    flexible_from: 0,
+    fields: &[all(Array(&Struct(&[
+        all(I64),
+        all(Array(&Struct(&[all(Text), all(Array(&Struct(&[all(I32), all(I16)])))]))),
+    ])))],
+};
 
 impl Known for messages::TxnOffsetCommitRequest {
     const LAYOUT: Layout = Layout {

@@ -7,8 +7,8 @@ use env::clock::Instant;
 use proptest::prelude::*;
 use protocol::ErrorCode;
 
-use super::machine::{Action, Config, Input, Machine, Now, Reply, Request, RequestId, Token, replay};
-use super::state::{MAX_CLIENT_EPOCH, ProducerIdEpoch, State, Txn};
+use super::{Action, Config, Input, Machine, Now, Reply, Request, RequestId, Token, replay};
+use crate::txn::state::{MAX_CLIENT_EPOCH, ProducerIdEpoch, State, Txn};
 
 const ID: &str = "job";
 
