@@ -20,6 +20,8 @@
 
 mod decide;
 mod entry;
+#[cfg(test)]
+mod failover_tests;
 mod messages;
 #[cfg(test)]
 mod tests;
