@@ -9,9 +9,13 @@ mod check;
 mod cluster;
 mod writer;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use cluster::{a_client, brokers, create_topics, disturb};
+use env::probe::Reached;
 use world::{CrashPoint, PowerLaw, Target, Then, When, World, on_seed};
 use writer::{Kind, Told};
 
@@ -26,14 +30,34 @@ struct Summary {
     committed: usize,
     aborted: usize,
     unknown: usize,
-    /// Starts of brokers, the first of each not counted.
-    restarts: u32,
+    /// Starts of brokers.
+    lives: u32,
+    /// Rare states that were met.
+    reached: BTreeSet<&'static str>,
 }
+
+/// What every sweep must have met: without them it has shown nothing.
+const RARE: [&str; 7] = [
+    "a partition's leader asks a coordinator on another broker",
+    "markers go to a leader on another broker",
+    "a decided transaction is finished after a restart",
+    "a transaction times out",
+    "a prepared transaction is kept over InitProducerId",
+    "EndTxn is repeated after a lost answer",
+    "a transactional producer is fenced",
+];
 
 fn run(seed: u64, faults: impl AsyncFn(&World, &[world::NodeId]) + Send) -> Summary {
     let mut config = world::Config::new(seed, seed);
     config.sim_limit = Duration::from_secs(600);
     let done = on_seed(config, |world| async move {
+        let reached = Rc::new(RefCell::new(BTreeSet::new()));
+        let listener = Rc::clone(&reached);
+        env::probe::listen(Some(Box::new(move |probe| {
+            if let Some(Reached(label)) = probe.as_any().downcast_ref() {
+                listener.borrow_mut().insert(*label);
+            }
+        })));
         let nodes = brokers(&world);
         create_topics().await;
         let told = Told::default();
@@ -53,8 +77,10 @@ fn run(seed: u64, faults: impl AsyncFn(&World, &[world::NodeId]) + Send) -> Summ
         assert_eq!(told.done(), WRITERS.len(), "writers do not end");
         check(&a_client(), &told).await;
         let (committed, aborted, unknown) = told.counts();
-        let restarts = nodes.iter().map(|n| world.incarnation(*n)).sum();
-        Summary { committed, aborted, unknown, restarts }
+        let lives = nodes.iter().map(|n| world.incarnation(*n)).sum();
+        env::probe::listen(None);
+        let reached = reached.take();
+        Summary { committed, aborted, unknown, lives, reached }
     });
     done.unwrap_or_else(|failed| panic!("seed {seed}: {failed}")).value
 }
@@ -69,8 +95,17 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 fn print(what: &str, runs: u64, all: &[Summary]) {
     let sum = |f: fn(&Summary) -> usize| all.iter().map(f).sum::<usize>();
     let (committed, aborted, unknown) = (sum(|s| s.committed), sum(|s| s.aborted), sum(|s| s.unknown));
-    let restarts: u32 = all.iter().map(|s| s.restarts).sum();
-    println!("{what}: {runs} runs, {committed} committed, {aborted} aborted, {unknown} unknown, {restarts} restarts");
+    let lives: u32 = all.iter().map(|s| s.lives).sum();
+    println!("{what}: {runs} runs, {committed} committed, {aborted} aborted, {unknown} unknown, {lives} lives of brokers");
+    for mark in env::probe::marks() {
+        let seeds = all.iter().filter(|s| s.reached.contains(mark.label)).count();
+        println!("  {seeds:>4} {}", mark.label);
+    }
+}
+
+fn met_what_is_rare(all: &[Summary]) {
+    let missing: Vec<_> = RARE.iter().filter(|label| !all.iter().any(|s| s.reached.contains(*label))).collect();
+    assert!(missing.is_empty(), "never met: {missing:?}");
 }
 
 #[test]
@@ -138,6 +173,9 @@ fn a_coordinator_or_leader_may_die_at_every_step() {
         })
         .collect();
     print("steps", runs, &all);
+    if runs >= 16 {
+        met_what_is_rare(&all);
+    }
 }
 
 #[test]
