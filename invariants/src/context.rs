@@ -66,10 +66,16 @@ impl<'a> Context<'a> {
         self.ops.binary_search_by_key(&(client, n), |(id, _)| *id).ok().map(|i| self.ops[i].1)
     }
 
+    /// Its client and number.
+    pub(crate) fn id_of(&self, id: OpId) -> (u32, u64) {
+        let op = &self.history.ops[id.0];
+        (op.client, op.n)
+    }
+
     /// Its client and number, for people.
     pub(crate) fn name_of(&self, id: OpId) -> String {
-        let op = &self.history.ops[id.0];
-        format!("client {} operation {}", op.client, op.n)
+        let (client, n) = self.id_of(id);
+        format!("client {client} operation {n}")
     }
 
     /// The operation that wrote a record.

@@ -22,7 +22,7 @@ fn check(context: &Context<'_>) -> Verdict {
     let mut found = Violations::of(&PROPERTY);
     for ((topic, partition), raw) in context.raw() {
         for (record, id) in raw.log.records.iter().zip(&raw.ops) {
-            let Some((client, n)) = record.op() else { continue };
+            let Some((client, n)) = id.map(|id| context.id_of(id)).or_else(|| record.op()) else { continue };
             let witness = || {
                 Witness::offset(topic, *partition, record.offset).about(format_args!("client {client} operation {n}"))
             };

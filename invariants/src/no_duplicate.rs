@@ -25,8 +25,11 @@ fn check(context: &Context<'_>) -> Verdict {
     for source in sources {
         let mut places = Vec::new();
         for log in context.history.logs_from(source) {
-            for record in &log.records {
-                let Some(id) = context.op_of(record) else { continue };
+            // Of the final read they are known already; a disk's records name theirs again.
+            let known = context.raw().get(&(log.topic.as_str(), log.partition)).filter(|raw| std::ptr::eq(raw.log, log));
+            for (i, record) in log.records.iter().enumerate() {
+                let id = known.map_or_else(|| context.op_of(record), |raw| raw.ops[i]);
+                let Some(id) = id else { continue };
                 if matches!(context.history.ops[id.0].kind, OpKind::Produce { idempotent: true, .. }) {
                     places.push((id, log.topic.as_str(), log.partition, record.offset));
                 }

@@ -32,8 +32,8 @@ fn check(context: &Context<'_>) -> Verdict {
             }
             let id = *id;
             let mut skipped = None;
-            if let Some((client, n)) = record.op()
-                && is_idempotent(context, id)
+            if is_idempotent(context, id)
+                && let Some((client, n)) = id.map(|id| context.id_of(id))
                 && let Some((before, offset)) = sent.insert((client, record.producer_id), (n, record.offset))
             {
                 skipped = (before + 1..n)
