@@ -29,7 +29,11 @@ fn command(dir: &Path, listen: &str, args: &[&str]) -> Command {
 
 impl Server {
     fn start(dir: &Path, args: &[&str]) -> Server {
-        let mut child = command(dir, "127.0.0.1:0", args).stdout(Stdio::piped()).spawn().unwrap();
+        Server::start_at("127.0.0.1:0", dir, args)
+    }
+
+    fn start_at(listen: &str, dir: &Path, args: &[&str]) -> Server {
+        let mut child = command(dir, listen, args).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -114,7 +118,7 @@ fn a_directory_of_another_version_or_another_program_is_left_alone() {
     insta::assert_snapshot!(refused("v"), @r#"
     exit 2
     -- stderr
-    error: data directory v has version 7, this program reads version 1
+    error: data directory v has version 7, this program reads versions 1 to 2
     "#);
     insta::assert_snapshot!(refused("x"), @r#"
     exit 2
@@ -128,4 +132,63 @@ fn until_end_needs_a_job() {
     let dir = tempfile::tempdir().unwrap();
     let output = command(dir.path(), "127.0.0.1:0", &["--until-end"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", transcript(&output));
+}
+
+/// The first of three ports in a row that nobody holds.
+fn three_ports() -> u16 {
+    (0..50)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+        .find(|first| {
+            let held: Vec<_> =
+                (0..3).map_while(|n| TcpListener::bind(("127.0.0.1", first.checked_add(n)?)).ok()).collect();
+            held.len() == 3
+        })
+        .expect("three free ports in a row")
+}
+
+#[test]
+fn three_brokers_in_one_process_drain_and_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("job.toml"), JOB).unwrap();
+    let args = ["--job", "job.toml", "--data", "d", "--until-end", "--brokers", "3"];
+    let first = three_ports();
+    let mut server = Server::start_at(&format!("127.0.0.1:{first}"), dir.path(), &args);
+    let all: Vec<String> = (first..first + 3).map(|port| format!("127.0.0.1:{port}")).collect();
+    assert_eq!(server.address, all.join(","));
+    server.signal("-TERM");
+    assert_eq!(server.line(), "drained");
+    server.signal("-INT");
+    assert_eq!(server.exit_code(), Some(0));
+    for id in 0..3 {
+        assert!(dir.path().join(format!("d/broker-{id}")).is_dir());
+    }
+    let refused = command(dir.path(), "127.0.0.1:0", &["--job", "job.toml", "--data", "d"]).output().unwrap();
+    insta::assert_snapshot!(transcript(&refused), @r#"
+    exit 2
+    -- stderr
+    error: data directory d is that of a cluster of 3, not 1: give another --data
+    "#);
+}
+
+#[test]
+fn clusters_that_cannot_be_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |args: &[&str]| transcript(&command(dir.path(), "127.0.0.1:0", args).output().unwrap());
+    insta::assert_snapshot!(refused(&["--brokers", "3"]), @r#"
+    exit 2
+    -- stderr
+    error: 3 brokers need 3 ports from 127.0.0.1:0: STREAMPROOF_LISTEN names another first one
+    "#);
+    insta::assert_snapshot!(refused(&["--broker-id", "7", "--quorum", "0@127.0.0.1:9092"]), @r#"
+    exit 2
+    -- stderr
+    error: --broker-id 7 is not in --quorum
+    "#);
+    insta::assert_snapshot!(refused(&["--broker-id", "0", "--quorum", "0@127.0.0.1:9092,1@127.0.0.1:9093"]), @r#"
+    exit 2
+    -- stderr
+    error: --quorum names 1, 3 or 5 brokers, each with an id of its own
+    "#);
+    assert!(refused(&["--brokers", "2"]).contains("a quorum has 1, 3 or 5 brokers"));
+    assert!(refused(&["--broker-id", "0", "--quorum", "here"]).contains("write a broker as ID@ADDRESS:PORT"));
 }

@@ -345,6 +345,29 @@ pub struct ServeArgs {
     /// The first SIGTERM or SIGINT closes the input at its present end and drains the job
     #[arg(long, requires = "job")]
     pub until_end: bool,
+    /// Brokers in this process: 1, 3 or 5, on ports in a row
+    #[arg(long, value_name = "N", default_value = "1", value_parser = cluster_size)]
+    pub brokers: u16,
+    /// Run one broker of several, each in a process of its own: its id in --quorum
+    #[arg(long, value_name = "ID", requires = "quorum", conflicts_with_all = ["brokers", "job"])]
+    pub broker_id: Option<i32>,
+    /// Where each broker of the cluster listens, the same for all of them: 0@127.0.0.1:9092,1@…
+    #[arg(long, value_name = "ID@HOST:PORT", value_delimiter = ',', value_parser = member, requires = "broker_id")]
+    pub quorum: Vec<(i32, std::net::SocketAddr)>,
+}
+
+fn cluster_size(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(n @ (1 | 3 | 5)) => Ok(n),
+        _ => Err("a quorum has 1, 3 or 5 brokers".into()),
+    }
+}
+
+fn member(text: &str) -> Result<(i32, std::net::SocketAddr), String> {
+    let parsed = text.split_once('@').and_then(|(id, at)| Some((id.parse().ok()?, at.parse().ok()?)));
+    parsed
+        .filter(|(id, _)| *id >= 0)
+        .ok_or_else(|| "write a broker as ID@ADDRESS:PORT, such as 0@127.0.0.1:9092".into())
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `streamproof serve`: broker and processor for real.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 
@@ -7,7 +8,7 @@ use super::args::ServeArgs;
 use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::plans::read_text;
-use crate::serve::{DEFAULT_LISTEN, LISTEN_VARIABLE, serve};
+use crate::serve::{Brokers, DEFAULT_LISTEN, LISTEN_VARIABLE, serve};
 
 pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
     let listen = match std::env::var(LISTEN_VARIABLE) {
@@ -16,6 +17,7 @@ pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
             Refusal::usage(format!("{LISTEN_VARIABLE}=`{text}` is no address: write one such as {DEFAULT_LISTEN}"))
         })?,
     };
+    let brokers = brokers(&args, listen)?;
     let job = match &args.job {
         None => None,
         Some(path) => {
@@ -30,6 +32,19 @@ pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    serve(listen, &args.data, job, args.until_end, out::line)
+    serve(&brokers, &args.data, job, args.until_end, out::line)
         .map_err(|failure| Refusal { exit: failure.exit, message: failure.message })
+}
+
+/// What the flags say of brokers.
+fn brokers(args: &ServeArgs, listen: SocketAddr) -> Result<Brokers, Refusal> {
+    let Some(id) = args.broker_id else { return Ok(Brokers::Here { count: args.brokers, listen }) };
+    let quorum: BTreeMap<i32, SocketAddr> = args.quorum.iter().copied().collect();
+    if quorum.len() != args.quorum.len() || ![1, 3, 5].contains(&quorum.len()) {
+        return Err(Refusal::usage("--quorum names 1, 3 or 5 brokers, each with an id of its own"));
+    }
+    if !quorum.contains_key(&id) {
+        return Err(Refusal::usage(format!("--broker-id {id} is not in --quorum")));
+    }
+    Ok(Brokers::OneOf { id, quorum })
 }

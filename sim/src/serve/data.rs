@@ -1,9 +1,9 @@
 //! The data directory of `serve`: whose it is, of which version, of which job, and that nobody else uses it.
 //!
 //! ```text
-//! DATA/streamproof.json   version and job, written once, before anything else
+//! DATA/streamproof.json   version, job and number of brokers, written once, before anything else
 //!     /lock               held while a process serves from here
-//!     /broker/            the broker's own directory, with a format of its own
+//!     /broker/            the broker's own directory, with a format of its own; /broker-0/, /broker-1/… of several
 //!     /coordinator/       checkpoints, generations, end offsets
 //! ```
 //! Nothing is written before it is clear that the directory is empty or ours, of this version, of this job, and free.
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use models::JobSpec;
 use serde::{Deserialize, Serialize};
 
-/// Version of the layout above.
-pub const VERSION: u32 = 1;
+/// Version of the layout above. Version 1 knew one broker only, and is read still.
+pub const VERSION: u32 = 2;
 
 const HEADER: &str = "streamproof.json";
 const LOCK: &str = "lock";
@@ -27,6 +27,13 @@ struct Header {
     version: u32,
     /// The job in its printed form; none if only a broker runs here.
     job: Option<String>,
+    /// Brokers that keep their data here.
+    #[serde(default = "one")]
+    brokers: usize,
+}
+
+const fn one() -> usize {
+    1
 }
 
 /// A data directory that is ours until this is dropped.
@@ -39,9 +46,9 @@ pub struct DataDir {
 impl DataDir {
     /// # Errors
     /// One sentence for people. The directory is as it was then.
-    pub fn open(path: &Path, job: Option<&JobSpec>) -> Result<Self, String> {
+    pub fn open(path: &Path, job: Option<&JobSpec>, brokers: usize) -> Result<Self, String> {
         let shown = path.display();
-        let header = Header { version: VERSION, job: job.map(JobSpec::to_toml) };
+        let header = Header { version: VERSION, job: job.map(JobSpec::to_toml), brokers };
         let have = match fs::read_to_string(path.join(HEADER)) {
             Ok(text) => Some(parse(path, &text)?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -53,6 +60,12 @@ impl DataDir {
                     "data directory {shown} belongs to {}, not to {}: give another --data",
                     owner(have.job.as_deref()),
                     owner(header.job.as_deref())
+                ));
+            }
+            Some(have) if have.brokers != brokers => {
+                return Err(format!(
+                    "data directory {shown} is that of a cluster of {}, not {brokers}: give another --data",
+                    have.brokers
                 ));
             }
             Some(_) => {}
@@ -78,6 +91,11 @@ impl DataDir {
         self.path.join("broker")
     }
 
+    /// Of one of several.
+    pub fn broker_of(&self, id: i32) -> PathBuf {
+        self.path.join(format!("broker-{id}"))
+    }
+
     pub fn coordinator(&self) -> PathBuf {
         self.path.join("coordinator")
     }
@@ -92,8 +110,8 @@ fn parse(path: &Path, text: &str) -> Result<Header, String> {
     let broken = |e: serde_json::Error| format!("data directory {shown}: {HEADER} is broken: {e}");
     // First: everything else may mean something else in another version.
     let found = serde_json::from_str::<Versioned>(text).map_err(broken)?.version;
-    if found != VERSION {
-        return Err(format!("data directory {shown} has version {found}, this program reads version {VERSION}"));
+    if !(1..=VERSION).contains(&found) {
+        return Err(format!("data directory {shown} has version {found}, this program reads versions 1 to {VERSION}"));
     }
     serde_json::from_str(text).map_err(broken)
 }
@@ -153,11 +171,20 @@ mod tests {
     fn is_ours_again_after_it_was_let_go() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("a/b");
-        drop(DataDir::open(&path, Some(&job())).unwrap());
-        let held = DataDir::open(&path, Some(&job())).unwrap();
-        let error = DataDir::open(&path, Some(&job())).unwrap_err();
+        drop(DataDir::open(&path, Some(&job()), 1).unwrap());
+        let held = DataDir::open(&path, Some(&job()), 1).unwrap();
+        let error = DataDir::open(&path, Some(&job()), 1).unwrap_err();
         assert_eq!(error, format!("data directory {} is held by another process", path.display()));
         drop(held);
+    }
+
+    #[test]
+    fn the_first_version_is_read_as_one_broker() {
+        let tmp = tempfile::tempdir().unwrap();
+        let header = serde_json::json!({ "version": 1, "job": null });
+        fs::write(tmp.path().join(HEADER), header.to_string()).unwrap();
+        drop(DataDir::open(tmp.path(), None, 1).unwrap());
+        DataDir::open(tmp.path(), None, 3).unwrap_err();
     }
 
     #[test]
@@ -165,7 +192,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path();
         fs::write(path.join("precious.txt"), "x").unwrap();
-        let error = DataDir::open(path, None).unwrap_err();
+        let error = DataDir::open(path, None, 1).unwrap_err();
         assert!(error.ends_with("is not empty and not streamproof's: precious.txt is in it"), "{error}");
         assert_eq!(fs::read_dir(path).unwrap().count(), 1);
     }
@@ -174,15 +201,17 @@ mod tests {
     fn refuses_another_version_and_another_job() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("d");
-        drop(DataDir::open(&path, Some(&job())).unwrap());
+        drop(DataDir::open(&path, Some(&job()), 1).unwrap());
         let other = JobSpec { name: "other".into(), ..job() };
-        let error = DataDir::open(&path, Some(&other)).unwrap_err();
+        let error = DataDir::open(&path, Some(&other), 1).unwrap_err();
         assert!(error.contains("belongs to job departure-delays as it was written, not to job other"), "{error}");
+        let error = DataDir::open(&path, Some(&job()), 3).unwrap_err();
+        assert!(error.ends_with("is that of a cluster of 1, not 3: give another --data"), "{error}");
         let header = path.join(HEADER);
-        let text = fs::read_to_string(&header).unwrap().replace("\"version\": 1", "\"version\": 7");
+        let text = fs::read_to_string(&header).unwrap().replace("\"version\": 2", "\"version\": 7");
         fs::write(&header, &text).unwrap();
-        let error = DataDir::open(&path, Some(&job())).unwrap_err();
-        assert!(error.ends_with("has version 7, this program reads version 1"), "{error}");
+        let error = DataDir::open(&path, Some(&job()), 1).unwrap_err();
+        assert!(error.ends_with("has version 7, this program reads versions 1 to 2"), "{error}");
         assert_eq!(fs::read_to_string(&header).unwrap(), text);
     }
 }

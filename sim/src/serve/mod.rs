@@ -5,11 +5,13 @@
 //!               │ without --until-end: signal ──▶ stopped, exit 0
 //!               └ kill -9 anywhere ──▶ start again on the same data: goes on where it was, also in mid-drain
 //! ```
-//! The broker stays readable after `drained`. A node that panics, or ends unasked, ends the process with an error.
+//! The brokers stay readable after `drained`. A node that panics, or ends unasked, ends the process with an error; one of
+//! several brokers that stops by itself is started again.
 
 mod data;
 mod nodes;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -20,15 +22,54 @@ use tokio::sync::oneshot;
 
 use crate::exit::Exit;
 use data::DataDir;
-use nodes::{Event, Node};
+use nodes::{Event, Node, Quorum};
 
 /// Where the broker listens if the environment does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9092);
 /// Environment variable with another address.
 pub const LISTEN_VARIABLE: &str = "STREAMPROOF_LISTEN";
 
-/// How long nodes may take to end once asked.
-const STOP: Duration = Duration::from_secs(15);
+/// How long a node may take to end once asked.
+const STOP: Duration = Duration::from_secs(20);
+
+/// The id of a broker that is alone.
+const ALONE: i32 = 1;
+
+/// Which brokers run in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Brokers {
+    /// So many (1, 3 or 5), with ids from 0, at `listen` and the ports after it.
+    Here { count: u16, listen: SocketAddr },
+    /// One of several, each in a process of its own; where all of them listen, by id.
+    OneOf { id: i32, quorum: BTreeMap<i32, SocketAddr> },
+}
+
+impl Brokers {
+    /// Where each broker of the cluster listens, by id.
+    fn quorum(&self) -> Result<Quorum, Failure> {
+        match self {
+            Brokers::Here { count: 1, listen } => Ok(Quorum(BTreeMap::from([(ALONE, *listen)]))),
+            Brokers::Here { count, listen } => (0..*count)
+                .map(|id| match listen.port().checked_add(id) {
+                    Some(port) if listen.port() > 0 => Ok((i32::from(id), SocketAddr::new(listen.ip(), port))),
+                    _ => Err(Failure::refused(format!(
+                        "{count} brokers need {count} ports from {listen}: {LISTEN_VARIABLE} names another first one"
+                    ))),
+                })
+                .collect::<Result<_, _>>()
+                .map(Quorum),
+            Brokers::OneOf { quorum, .. } => Ok(Quorum(quorum.clone())),
+        }
+    }
+
+    /// The ids of those that run here.
+    fn here(&self, quorum: &Quorum) -> Vec<i32> {
+        match self {
+            Brokers::Here { .. } => quorum.0.keys().copied().collect(),
+            Brokers::OneOf { id, .. } => vec![*id],
+        }
+    }
+}
 
 /// Why it did not serve, or stopped.
 #[derive(Debug)]
@@ -52,19 +93,23 @@ impl Failure {
 /// # Errors
 /// A refusal (nothing was written), or a node that cannot go on.
 pub fn serve(
-    listen: SocketAddr,
+    brokers: &Brokers,
     data: &Path,
     job: Option<JobSpec>,
     until_end: bool,
     say: impl Fn(&str),
 ) -> Result<Exit, Failure> {
-    check_free(listen)?;
-    let data = DataDir::open(data, job.as_ref()).map_err(Failure::refused)?;
+    let quorum = brokers.quorum()?;
+    let here = brokers.here(&quorum);
+    for id in &here {
+        check_free(quorum.0[id])?;
+    }
+    let data = DataDir::open(data, job.as_ref(), here.len()).map_err(Failure::refused)?;
     let (send, events) = mpsc::channel();
     signals(send.clone()).map_err(|e| Failure::failed(format!("failed to listen for signals: {e}")))?;
     die_with_any_thread();
     let mut service = Service { nodes: Vec::new(), finish: None, drained: false, signals: 0, until_end };
-    let outcome = service.run(listen, &data, job, &send, &events, &say);
+    let outcome = service.run(&quorum, &here, &data, job, &send, &events, &say);
     let stopped = service.stop(&events);
     outcome.and_then(|exit| stopped.map(|()| exit))
 }
@@ -131,7 +176,8 @@ struct Service {
 impl Service {
     fn run(
         &mut self,
-        listen: SocketAddr,
+        quorum: &Quorum,
+        here: &[i32],
         data: &DataDir,
         job: Option<JobSpec>,
         send: &mpsc::Sender<Event>,
@@ -139,15 +185,23 @@ impl Service {
         say: &impl Fn(&str),
     ) -> Result<Exit, Failure> {
         let no_thread = |e: std::io::Error| Failure::failed(format!("failed to start a thread: {e}"));
-        self.nodes.push(nodes::broker(listen, data.broker(), send.clone()).map_err(no_thread)?);
-        let mut broker = listen;
+        for id in here {
+            let dir = if here.len() == 1 { data.broker() } else { data.broker_of(*id) };
+            self.nodes.push(nodes::broker(*id, quorum.clone(), dir, send.clone()).map_err(no_thread)?);
+        }
+        let mut brokers = Vec::new();
         loop {
             // The channel cannot close: `send` is ours.
             let Ok(event) = events.recv() else { return Ok(Exit::Pass) };
             match event {
                 Event::BrokerUp(addr) => {
-                    broker = addr;
-                    say(&format!("listening on {addr}"));
+                    brokers.push(addr);
+                    if brokers.len() < here.len() {
+                        continue;
+                    }
+                    brokers.sort_unstable();
+                    let all: Vec<String> = brokers.iter().map(ToString::to_string).collect();
+                    say(&format!("listening on {}", all.join(",")));
                     if let Some(job) = &job {
                         let (finish, asked) = oneshot::channel();
                         self.finish = Some(finish);
@@ -155,13 +209,14 @@ impl Service {
                         if self.until_end && self.signals > 0 {
                             self.close_input();
                         }
-                        let node = nodes::coordinator(job.clone(), addr, data.coordinator(), asked, send.clone());
+                        let node =
+                            nodes::coordinator(job.clone(), brokers.clone(), data.coordinator(), asked, send.clone());
                         self.nodes.push(node.map_err(no_thread)?);
                     }
                 }
                 Event::CoordinatorUp(addr) => {
                     for name in ["worker-0", "worker-1"] {
-                        self.nodes.push(nodes::worker(name, addr, broker, send.clone()).map_err(no_thread)?);
+                        self.nodes.push(nodes::worker(name, addr, brokers.clone(), send.clone()).map_err(no_thread)?);
                     }
                 }
                 Event::Drained => {
@@ -197,9 +252,9 @@ impl Service {
 
     /// Stops the nodes, the last one started first, so that each finds its servers up while it ends.
     fn stop(&mut self, events: &Receiver<Event>) -> Result<(), Failure> {
-        let deadline = Instant::now() + STOP;
         let mut failure = None;
         for node in self.nodes.iter_mut().rev() {
+            let deadline = Instant::now() + STOP;
             node.stop();
             while !node.is_finished() {
                 match events.recv_timeout(Duration::from_millis(20)) {

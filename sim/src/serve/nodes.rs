@@ -1,5 +1,6 @@
 //! The nodes of `serve`, each a thread with a single-threaded runtime of its own, as in the simulation.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ pub const WORKERS: u32 = 2;
 /// What a node tells the main thread.
 #[derive(Debug)]
 pub enum Event {
-    /// The broker answers here.
+    /// A broker listens here.
     BrokerUp(SocketAddr),
     /// The coordinator answers here.
     CoordinatorUp(SocketAddr),
@@ -32,7 +33,7 @@ pub enum Event {
     /// The request cannot be carried out; nothing was written.
     Refused(String),
     /// A node ended: as it was asked to, or because it cannot go on.
-    Ended(&'static str, Result<(), String>),
+    Ended(String, Result<(), String>),
     /// From outside: SIGINT or SIGTERM.
     Signal,
 }
@@ -40,22 +41,24 @@ pub enum Event {
 /// A running node. Dropping it does not stop it; [`Node::stop`] does.
 #[derive(Debug)]
 pub struct Node {
-    pub name: &'static str,
+    pub name: String,
     stop: Option<oneshot::Sender<()>>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Node {
     fn start<F: Future<Output = Result<(), String>>>(
-        name: &'static str,
+        name: impl Into<String>,
         events: mpsc::Sender<Event>,
         body: impl FnOnce(mpsc::Sender<Event>, oneshot::Receiver<()>) -> F + Send + 'static,
     ) -> std::io::Result<Self> {
+        let name = name.into();
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let ends = name.clone();
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
             let outcome = env::node::run_real(body(events.clone(), stopped));
             let outcome = outcome.unwrap_or_else(|e| Err(format!("no runtime: {e}")));
-            let _ = events.send(Event::Ended(name, outcome));
+            let _ = events.send(Event::Ended(ends, outcome));
         })?;
         Ok(Self { name, stop: Some(stop), thread })
     }
@@ -76,18 +79,48 @@ async fn asked(stop: oneshot::Receiver<()>) {
 }
 
 /// Our own clients' configuration.
-fn client_config(broker: SocketAddr) -> ClientConfig {
-    ClientConfig::new(vec![(broker.ip().to_string(), broker.port())])
+fn client_config(brokers: &[SocketAddr]) -> ClientConfig {
+    ClientConfig::new(brokers.iter().map(|broker| (broker.ip().to_string(), broker.port())).collect())
 }
 
+/// The brokers of a cluster: where each listens, by id. One alone has an id of its own choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum(pub BTreeMap<i32, SocketAddr>);
+
+impl Quorum {
+    /// As a broker's configuration wants them: none for one alone.
+    fn voters(&self) -> BTreeMap<i32, (String, u16)> {
+        match self.0.len() {
+            1 => BTreeMap::new(),
+            _ => self.0.iter().map(|(id, at)| (*id, (at.ip().to_string(), at.port()))).collect(),
+        }
+    }
+
+    fn replicas(&self) -> i32 {
+        self.0.len().min(3) as i32
+    }
+}
+
+/// After a broker of several stopped by itself (a full disk, a failed fsync) and before it is tried again.
+const RESTART: Duration = Duration::from_secs(5);
+
+/// Broker `id` of `quorum`. One of several is started again when it stops by itself: the others serve meanwhile.
+///
 /// # Errors
 /// If no thread can be started.
-pub fn broker(listen: SocketAddr, data_dir: PathBuf, events: mpsc::Sender<Event>) -> std::io::Result<Node> {
-    Node::start("broker", events, move |events, stop| async move {
+pub fn broker(id: i32, quorum: Quorum, data_dir: PathBuf, events: mpsc::Sender<Event>) -> std::io::Result<Node> {
+    let name = if quorum.0.len() == 1 { "broker".to_owned() } else { format!("broker-{id}") };
+    Node::start(name.clone(), events, move |events, stop| async move {
+        let listen = quorum.0[&id];
+        let replicas = quorum.replicas();
         let config = BrokerConfig {
+            node_id: id,
             cluster_id: "streamproof-serve".into(),
             listen,
             advertised_host: listen.ip().to_string(),
+            voters: quorum.voters(),
+            default_replication_factor: replicas as i16,
+            min_insync_replicas: replicas / 2 + 1,
             data_dir,
             auto_create_topics: true,
             default_partitions: DEFAULT_PARTITIONS as i32,
@@ -95,25 +128,58 @@ pub fn broker(listen: SocketAddr, data_dir: PathBuf, events: mpsc::Sender<Event>
             transaction_partitions: 4,
             ..BrokerConfig::default()
         };
-        let broker = match Broker::start(config).await {
-            Ok(broker) => broker,
-            Err(
-                e @ (BrokerError::Bind { .. }
-                | BrokerError::Held { .. }
-                | BrokerError::Version { .. }
-                | BrokerError::Foreign { .. }
-                | BrokerError::Identity { .. }
-                | BrokerError::Meta { .. }
-                | BrokerError::Config(_)),
-            ) => {
-                let _ = events.send(Event::Refused(e.to_string()));
-                return Ok(());
+        let mut stop = std::pin::pin!(asked(stop));
+        for start in 0.. {
+            let broker = match Broker::start(config.clone()).await {
+                Ok(broker) => broker,
+                Err(
+                    e @ (BrokerError::Bind { .. }
+                    | BrokerError::Held { .. }
+                    | BrokerError::Version { .. }
+                    | BrokerError::Foreign { .. }
+                    | BrokerError::Identity { .. }
+                    | BrokerError::Meta { .. }
+                    | BrokerError::Config(_)),
+                ) if start == 0 => {
+                    let _ = events.send(Event::Refused(e.to_string()));
+                    return Ok(());
+                }
+                Err(e) => match rest(&config, &name, &e.to_string(), stop.as_mut()).await {
+                    Ok(()) => continue,
+                    Err(outcome) => return outcome,
+                },
+            };
+            if start == 0 {
+                let _ = events.send(Event::BrokerUp(broker.local_addr()));
             }
-            Err(e) => return Err(e.to_string()),
-        };
-        let _ = events.send(Event::BrokerUp(broker.local_addr()));
-        broker.run_until(asked(stop)).await.map_err(|e| e.to_string())
+            // Whether it ended by itself is told by its error: asked to stop, it ends in peace.
+            match broker.run_until(stop.as_mut()).await {
+                Ok(()) => return Ok(()),
+                Err(e) => match rest(&config, &name, &e.to_string(), stop.as_mut()).await {
+                    Ok(()) => {}
+                    Err(outcome) => return outcome,
+                },
+            }
+        }
+        Ok(())
     })
+}
+
+/// After a broker stopped by itself: `Ok` when it is to be started again, else how the node ends.
+async fn rest(
+    config: &BrokerConfig,
+    name: &str,
+    why: &str,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Result<(), String>> {
+    if config.is_alone() {
+        return Err(Err(why.to_owned()));
+    }
+    eprintln!("{name} stopped: {why}; it is started again in {} s", RESTART.as_secs());
+    env::select! {
+        () = stop => Err(Ok(())),
+        () = env::time::sleep(RESTART) => Ok(()),
+    }
 }
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -147,18 +213,18 @@ fn knobs() -> ProcessorKnobs {
 /// If no thread can be started.
 pub fn coordinator(
     job: JobSpec,
-    broker: SocketAddr,
+    brokers: Vec<SocketAddr>,
     data_dir: PathBuf,
     finish: oneshot::Receiver<()>,
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<Node> {
     Node::start("coordinator", events, move |events, stop| async move {
-        create_source_topic(&job, broker).await?;
+        create_source_topic(&job, &brokers).await?;
         let job = job_config(&job, &knobs(), 500);
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
         let config = CoordinatorConfig {
             heartbeat_timeout: HEARTBEAT_TIMEOUT,
-            ..CoordinatorConfig::new(listen, job, client_config(broker), data_dir, WORKERS as usize)
+            ..CoordinatorConfig::new(listen, job, client_config(&brokers), data_dir, WORKERS as usize)
         };
         let coordinator = Coordinator::start(config).await.map_err(|e| e.to_string())?;
         let _ = events.send(Event::CoordinatorUp(coordinator.local_addr()));
@@ -187,24 +253,38 @@ pub fn coordinator(
     })
 }
 
-/// So that the job sees every partition from the start, whatever a producer's first request would create.
-async fn create_source_topic(job: &JobSpec, broker: SocketAddr) -> Result<(), String> {
-    let admin = Admin::new(Client::new(client_config(broker)));
+/// So that the job sees every partition from the start, whatever a producer's first request would create. Several brokers
+/// take a moment to find each other; until then there is nobody to create it, or too few to keep its copies.
+async fn create_source_topic(job: &JobSpec, brokers: &[SocketAddr]) -> Result<(), String> {
+    let admin = Admin::new(Client::new(client_config(brokers)));
     let topic = NewTopic::new(job.source.topic.clone(), DEFAULT_PARTITIONS as i32);
-    let failed = |e: &dyn std::fmt::Display| format!("failed to create topic {}: {e}", job.source.topic);
-    let results = admin.create_topics(&[topic]).await.map_err(|e| failed(&e))?;
-    match results.into_values().find_map(Result::err) {
-        Some(code) if code != protocol::ErrorCode::TOPIC_ALREADY_EXISTS => Err(failed(&code)),
-        _ => Ok(()),
+    let mut tries = 0;
+    loop {
+        let why = match admin.create_topics(std::slice::from_ref(&topic)).await {
+            Ok(results) => match results.into_values().find_map(Result::err) {
+                None | Some(protocol::ErrorCode::TOPIC_ALREADY_EXISTS) => return Ok(()),
+                Some(code) => code.to_string(),
+            },
+            Err(e) => e.to_string(),
+        };
+        tries += 1;
+        if tries == FORMING_TRIES || brokers.len() == 1 {
+            return Err(format!("failed to create topic {}: {why}", job.source.topic));
+        }
+        env::time::sleep(FORMING_PAUSE).await;
     }
 }
+
+/// How often, and how far apart, a topic is asked for while a cluster forms: about half a minute.
+const FORMING_TRIES: u32 = 60;
+const FORMING_PAUSE: Duration = Duration::from_millis(500);
 
 /// # Errors
 /// If no thread can be started.
 pub fn worker(
     name: &'static str,
     coordinator: SocketAddr,
-    broker: SocketAddr,
+    brokers: Vec<SocketAddr>,
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<Node> {
     Node::start(name, events, move |_, stop| async move {
@@ -212,7 +292,7 @@ pub fn worker(
         let config = WorkerConfig {
             heartbeat_interval: HEARTBEAT,
             heartbeat_timeout: HEARTBEAT_TIMEOUT,
-            ..WorkerConfig::new(name, coordinator, listen, client_config(broker))
+            ..WorkerConfig::new(name, coordinator, listen, client_config(&brokers))
         };
         worker::run(config, asked(stop)).await.map_err(|e| e.to_string())
     })
