@@ -1,6 +1,6 @@
 """Three `streamproof serve` processes, one broker each, under other people's clients, while brokers are killed.
 
-Usage: cluster.py PROGRAM [CHECK…]. Needs kcat, confluent-kafka, kafka-python and aiokafka; tests/interop/run installs them.
+Usage: cluster.py PROGRAM [CHECK…]. Needs kcat, confluent-kafka, kafka-python, aiokafka: tests/interop/run installs them.
 Listens on the ports from INTEROP_PORT (9092) on.
 
 A record counts as acknowledged when its client says so; each value is written once and carries who wrote it and which
@@ -9,6 +9,7 @@ one it is. What is acknowledged must be there; what an idempotent producer wrote
 
 import asyncio
 import collections
+import logging
 import os
 import pathlib
 import shutil
@@ -29,6 +30,11 @@ PORT = int(os.environ.get("INTEROP_PORT", "9092"))
 ADDRESSES = [f"127.0.0.1:{PORT + n}" for n in range(3)]
 BOOTSTRAP = ",".join(ADDRESSES)
 BINARY = None
+
+# What a client says of brokers that were killed on purpose helps nobody.
+CLIENT = {"bootstrap.servers": BOOTSTRAP, "log_level": 0}
+for library in ("aiokafka", "kafka"):
+    logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def say(text):
@@ -87,7 +93,7 @@ class Cluster:
         while True:
             self.alive()
             try:
-                if len(AdminClient({"bootstrap.servers": BOOTSTRAP}).list_topics(timeout=5).brokers) >= count:
+                if len(AdminClient(CLIENT).list_topics(timeout=5).brokers) >= count:
                     return
             except KafkaException:
                 pass
@@ -101,7 +107,7 @@ class Cluster:
 
 
 def create(topic, partitions):
-    admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+    admin = AdminClient(CLIENT)
     config = {"min.insync.replicas": "2"}
     for future in admin.create_topics([NewTopic(topic, partitions, 3, config=config)]).values():
         future.result(30)
@@ -130,7 +136,7 @@ class Confluent(Writer):
     name, idempotent = "confluent", True
 
     def write(self):
-        producer = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "linger.ms": 5,
+        producer = Producer({**CLIENT, "enable.idempotence": True, "linger.ms": 5,
                              "message.timeout.ms": 60000, "compression.type": "lz4"})
 
         def delivered(error, message):
@@ -213,7 +219,7 @@ class Kcat(Writer):
 
 def read_all(topic):
     """Every value of a topic, by assignment, from the beginning to the present end."""
-    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "final", "enable.auto.commit": False,
+    consumer = Consumer({**CLIENT, "group.id": "final", "enable.auto.commit": False,
                          "enable.partition.eof": True})
     try:
         left = set(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
@@ -284,7 +290,7 @@ class Member(threading.Thread):
     def __init__(self, topic, group, **settings):
         super().__init__(daemon=True)
         self.topic, self.stopped, self.seen, self.error = topic, threading.Event(), collections.Counter(), None
-        self.settings = {"bootstrap.servers": BOOTSTRAP, "group.id": group, "auto.offset.reset": "earliest",
+        self.settings = {**CLIENT, "group.id": group, "auto.offset.reset": "earliest",
                          "enable.auto.commit": False, **settings}
 
     def run(self):
