@@ -26,7 +26,8 @@ fn check(context: &Context<'_>) -> Verdict {
         let mut places = Vec::new();
         for log in context.history.logs_from(source) {
             // Of the final read they are known already; a disk's records name theirs again.
-            let known = context.raw().get(&(log.topic.as_str(), log.partition)).filter(|raw| std::ptr::eq(raw.log, log));
+            let known =
+                context.raw().get(&(log.topic.as_str(), log.partition)).filter(|raw| std::ptr::eq(raw.log, log));
             for (i, record) in log.records.iter().enumerate() {
                 let id = known.map_or_else(|| context.op_of(record), |raw| raw.ops[i]);
                 let Some(id) = id else { continue };

@@ -108,8 +108,8 @@ pub fn serve(
     let (send, events) = mpsc::channel();
     signals(send.clone()).map_err(|e| Failure::failed(format!("failed to listen for signals: {e}")))?;
     die_with_any_thread();
-    let mut service = Service { nodes: Vec::new(), finish: None, drained: false, signals: 0, until_end };
-    let outcome = service.run(&quorum, &here, &data, job, &send, &events, &say);
+    let mut service = Service { quorum, here, nodes: Vec::new(), finish: None, drained: false, signals: 0, until_end };
+    let outcome = service.run(&data, job, &send, &events, &say);
     let stopped = service.stop(&events);
     outcome.and_then(|exit| stopped.map(|()| exit))
 }
@@ -165,6 +165,9 @@ fn signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
 }
 
 struct Service {
+    quorum: Quorum,
+    /// The ids of the brokers that run in this process.
+    here: Vec<i32>,
     /// In the order they were started.
     nodes: Vec<Node>,
     finish: Option<oneshot::Sender<()>>,
@@ -176,8 +179,6 @@ struct Service {
 impl Service {
     fn run(
         &mut self,
-        quorum: &Quorum,
-        here: &[i32],
         data: &DataDir,
         job: Option<JobSpec>,
         send: &mpsc::Sender<Event>,
@@ -185,9 +186,9 @@ impl Service {
         say: &impl Fn(&str),
     ) -> Result<Exit, Failure> {
         let no_thread = |e: std::io::Error| Failure::failed(format!("failed to start a thread: {e}"));
-        for id in here {
-            let dir = if here.len() == 1 { data.broker() } else { data.broker_of(*id) };
-            self.nodes.push(nodes::broker(*id, quorum.clone(), dir, send.clone()).map_err(no_thread)?);
+        for id in &self.here {
+            let dir = if self.here.len() == 1 { data.broker() } else { data.broker_of(*id) };
+            self.nodes.push(nodes::broker(*id, self.quorum.clone(), dir, send.clone()).map_err(no_thread)?);
         }
         let mut brokers = Vec::new();
         loop {
@@ -196,7 +197,7 @@ impl Service {
             match event {
                 Event::BrokerUp(addr) => {
                     brokers.push(addr);
-                    if brokers.len() < here.len() {
+                    if brokers.len() < self.here.len() {
                         continue;
                     }
                     brokers.sort_unstable();

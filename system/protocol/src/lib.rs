@@ -37,8 +37,8 @@ pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 pub use kafka_protocol::{messages, protocol as wire};
 pub use request::Request;
 pub use uuid::Uuid;
-pub use write_txn_markers::WriteTxnMarkersRequest;
 pub use wire::StrBytes;
+pub use write_txn_markers::WriteTxnMarkersRequest;
 
 /// A string of the wire, from anything that is a string.
 pub fn str_bytes(s: impl Into<String>) -> StrBytes {

@@ -415,7 +415,10 @@ impl Driver {
         match verdict {
             Ok(Verdict::Append) if self.log.producers().may_join(header, asked) => {}
             Ok(Verdict::Append) => {
-                env::sometimes!(asked.is_some(), "partition: a transaction ended between its verification and the append");
+                env::sometimes!(
+                    asked.is_some(),
+                    "partition: a transaction ended between its verification and the append"
+                );
                 let code = ErrorCode::TRANSACTION_ABORTABLE;
                 self.report(|| PartitionEvent::Refused {
                     error: code.code(),

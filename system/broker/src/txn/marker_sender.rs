@@ -92,10 +92,9 @@ async fn call(
     for (topic, partition) in partitions {
         topics.entry(topic).or_default().push(*partition);
     }
-    let topics = topics.into_iter().map(|(name, partition_indexes)| WritableTxnMarkerTopic {
-        name: str_bytes(name),
-        partition_indexes,
-    });
+    let topics = topics
+        .into_iter()
+        .map(|(name, partition_indexes)| WritableTxnMarkerTopic { name: str_bytes(name), partition_indexes });
     let marker = WritableTxnMarker {
         producer_id: marker.producer.producer_id,
         producer_epoch: marker.producer.epoch,

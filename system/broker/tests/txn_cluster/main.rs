@@ -96,7 +96,9 @@ fn print(what: &str, runs: u64, all: &[Summary]) {
     let sum = |f: fn(&Summary) -> usize| all.iter().map(f).sum::<usize>();
     let (committed, aborted, unknown) = (sum(|s| s.committed), sum(|s| s.aborted), sum(|s| s.unknown));
     let lives: u32 = all.iter().map(|s| s.lives).sum();
-    println!("{what}: {runs} runs, {committed} committed, {aborted} aborted, {unknown} unknown, {lives} lives of brokers");
+    println!(
+        "{what}: {runs} runs, {committed} committed, {aborted} aborted, {unknown} unknown, {lives} lives of brokers"
+    );
     for mark in env::probe::marks() {
         let seeds = all.iter().filter(|s| s.reached.contains(mark.label)).count();
         println!("  {seeds:>4} {}", mark.label);
@@ -156,7 +158,8 @@ fn a_coordinator_or_leader_may_die_at_every_step() {
                 for n in 0..6 {
                     // Every step has its turn; later ones are rare, or come often.
                     let label = if n == 0 { STEPS[(seed % 16) as usize] } else { *rng.choose(&STEPS) };
-                    let often = ["append", "flush", "publish", "ack", "replicate", "fetch.send", "disk.write", "net.write"];
+                    let often =
+                        ["append", "flush", "publish", "ack", "replicate", "fetch.send", "disk.write", "net.write"];
                     let nth = if often.contains(&label) { rng.range(1, 600) } else { rng.range(1, 40) };
                     world.arm(CrashPoint {
                         target: Target::Role("broker".into()),

@@ -220,12 +220,9 @@ impl Writer {
             return End::Aborted;
         }
         let prepared = if self.write(&producer, n, places).await { producer.prepare().await.ok() } else { None };
-        if prepared.is_some() && !restart {
-            match until_answered(async || producer.commit().await).await {
-                Ok(()) => return End::Committed,
-                // What is prepared is there for whoever comes next.
-                Err(_) => {}
-            }
+        // After a refusal, what is prepared is there for whoever comes next.
+        if prepared.is_some() && !restart && until_answered(async || producer.commit().await).await.is_ok() {
+            return End::Committed;
         }
         drop(producer);
         self.producer = None;

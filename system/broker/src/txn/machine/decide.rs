@@ -34,7 +34,13 @@ pub(super) enum Decision {
 }
 
 impl Entry {
-    pub fn decide(&self, now: Now, config: &Config, request: &Request, fresh: Option<i64>) -> Result<Decision, ErrorCode> {
+    pub fn decide(
+        &self,
+        now: Now,
+        config: &Config,
+        request: &Request,
+        fresh: Option<i64>,
+    ) -> Result<Decision, ErrorCode> {
         match request {
             Request::InitProducerId { timeout_ms, expected, two_phase, keep_prepared } => {
                 let timeout_ms = config.check_timeout(*timeout_ms, *two_phase, *keep_prepared)?;
@@ -203,4 +209,3 @@ impl Entry {
         }
     }
 }
-
