@@ -46,11 +46,12 @@ const REACH_SEEDS: u64 = 200;
 
 pub fn run(args: RunArgs) -> Result<Exit, Refusal> {
     let mut tasks = select(&args)?;
-    if tasks.is_empty() {
-        return Err(Refusal::nothing("--seeds 0 selects nothing"));
-    }
+    // With --seeds 0 the main job is its kept plans alone.
     if args.scenarios.is_empty() && args.job.job.is_none() {
         tasks.splice(0..0, regressions()?);
+    }
+    if tasks.is_empty() {
+        return Err(Refusal::nothing("--seeds 0 selects nothing"));
     }
     let options = options(args.jobs)?;
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
