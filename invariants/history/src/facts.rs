@@ -9,7 +9,8 @@ pub struct Facts {
     /// The job that ran, if one did.
     pub job: Option<JobSpec>,
     pub flush: Flush,
-    /// A disk was wiped or lost, so that durability is promised by the other members only.
+    /// Records that were committed may be lost, and the high watermark may fall: a disk was wiped, so that durability is
+    /// promised by the other members only, or a topic allows unclean elections.
     pub disks_lost: bool,
     /// When the last fault ended; `None`: the run never healed (liveness is not judged).
     pub healed_ns: Option<u64>,

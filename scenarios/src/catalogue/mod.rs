@@ -3,14 +3,24 @@
 mod canary_at_least_once;
 mod canary_page_cache;
 mod checkpoint_crash;
+mod coordinator_crash;
+mod correlated_power_loss;
 mod crash_restart;
 mod duplicates;
 mod flights;
+mod hanging_transaction;
 mod idle_partition;
+mod late_messages;
+mod leader_failover;
+mod network_partition;
 mod power_loss;
 mod reordering;
+mod rolling_restart;
 mod smoke;
 mod swarm;
+mod truncation;
+mod unclean_election;
+mod zombie_producer;
 
 pub use flights::{Event, Input, generate as generate_from_events};
 
@@ -48,6 +58,23 @@ pub const BROKER_PROPERTIES: &[&str] = &[
     "read-equals-disk",
 ];
 
+/// Judge brokers that replicate, under clients' writes.
+pub const CLUSTER_PROPERTIES: &[&str] = &[
+    "acked-durable",
+    "failed-absent",
+    "no-duplicate",
+    "producer-order",
+    "high-watermark-monotonic",
+    "last-stable-offset-monotonic",
+    "transaction-atomicity",
+    "no-aborted-read",
+    "read-equals-disk",
+    "logs-agree",
+    "one-leader",
+    "metadata-kept",
+    "transactions-end",
+];
+
 /// Judge broker and processor.
 pub const ALL_PROPERTIES: &[&str] = &[
     "acked-durable",
@@ -59,6 +86,10 @@ pub const ALL_PROPERTIES: &[&str] = &[
     "transaction-atomicity",
     "no-aborted-read",
     "read-equals-disk",
+    "logs-agree",
+    "one-leader",
+    "metadata-kept",
+    "transactions-end",
     "window-exactly-once",
     "idleness",
     "conservation",
@@ -76,6 +107,16 @@ pub fn list() -> &'static [Entry] {
         reordering::ENTRY,
         idle_partition::ENTRY,
         checkpoint_crash::ENTRY,
+        leader_failover::ENTRY,
+        network_partition::ENTRY,
+        rolling_restart::ENTRY,
+        correlated_power_loss::ENTRY,
+        truncation::ENTRY,
+        unclean_election::ENTRY,
+        coordinator_crash::ENTRY,
+        zombie_producer::ENTRY,
+        hanging_transaction::ENTRY,
+        late_messages::ENTRY,
         swarm::ENTRY,
         flights::ENTRY,
         flights::JOB,

@@ -8,9 +8,11 @@ mod event_time;
 mod faults;
 mod producers;
 
-pub use base::{base, switch_off, with_job};
+pub use base::{base, switch_off, topic, with_brokers, with_job};
 pub use event_time::{EventTime, JobText, events};
-pub use faults::{FaultSpace, Menu, faults};
+pub use faults::{
+    FaultSpace, Menu, broker_node, faults, persistence, strike, transactions_partition, workload_partition,
+};
 pub use producers::{Mix, mixed_producers, readers};
 
 use std::collections::BTreeSet;

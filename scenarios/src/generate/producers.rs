@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{stream, unique_value};
+use super::{stream, topic, unique_value};
 use crate::plan::{
-    Acks, Batch, Client, ClientRole, End, Isolation, Payload, Plan, Producer, Reader, Record, Topic, Transaction,
+    Acks, Batch, Client, ClientRole, End, Isolation, Payload, Plan, Producer, Reader, Record, Transaction,
 };
 
 /// How many producers of each kind, and how much they send within `active_ms`.
@@ -21,7 +21,7 @@ pub struct Mix {
 /// Adds topic `events` and the producers, numbered on from the clients already there.
 pub fn mixed_producers(plan: &mut Plan, mix: Mix) {
     const TOPIC: &str = "events";
-    plan.topics.push(Topic { name: TOPIC.into(), partitions: mix.partitions });
+    plan.topics.push(topic(plan, TOPIC, mix.partitions));
     let mut taken = BTreeSet::new();
     let mut next_transaction = 0;
     for k in 0..mix.idempotent + mix.transactional {

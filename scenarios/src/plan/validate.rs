@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, ClientRole, NodeName, Plan, Role, Schedule, Target, Trigger, VERSION};
+use super::{Action, ClientRole, NodeName, Partition, Plan, Role, Schedule, Target, TopicRef, Trigger, VERSION};
 
 /// Why a plan cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,8 @@ const MAX_TOTAL_MS: u64 = 24 * 3600 * 1000;
 const MAX_RECORDS: usize = 1_000_000;
 const MAX_PARTITIONS: u32 = 64;
 const MAX_NODES: usize = 64;
+/// Each broker votes in the metadata quorum; an even number would survive no more failures than one less.
+const MEANT_BROKERS: [u32; 3] = [1, 3, 5];
 
 impl Plan {
     /// # Errors
@@ -46,8 +48,9 @@ impl Plan {
     }
 
     fn validate_topology(&self) -> Result<(), PlanError> {
-        if self.topology.brokers != 1 {
-            return Err(invalid("topology.brokers", "this build runs exactly one broker"));
+        if !MEANT_BROKERS.contains(&self.topology.brokers) {
+            let what = "must be 1, 3 or 5: every broker is a voter of the metadata quorum";
+            return Err(invalid("topology.brokers", what));
         }
         match (&self.job, &self.knobs.processor, self.topology.workers) {
             (None, None, 0) => {}
@@ -96,6 +99,16 @@ impl Plan {
         positive("knobs.broker.max_frame_bytes", broker.max_frame_bytes)?;
         positive("knobs.broker.offsets_partitions", u64::from(broker.offsets_partitions))?;
         positive("knobs.broker.transactions_partitions", u64::from(broker.transactions_partitions))?;
+        positive("knobs.broker.min_insync_replicas", u64::from(broker.min_insync_replicas))?;
+        positive("knobs.broker.quorum_election_timeout_ms", broker.quorum_election_timeout_ms)?;
+        positive("knobs.broker.quorum_fetch_timeout_ms", broker.quorum_fetch_timeout_ms)?;
+        positive("knobs.broker.heartbeat_interval_ms", broker.heartbeat_interval_ms)?;
+        positive("knobs.broker.replica_lag_max_ms", broker.replica_lag_max_ms)?;
+        positive("knobs.broker.leader_rebalance_ms", broker.leader_rebalance_ms)?;
+        self.replicas("knobs.broker.default_replication_factor", broker.default_replication_factor)?;
+        if broker.session_timeout_ms <= broker.heartbeat_interval_ms {
+            return Err(invalid("knobs.broker.session_timeout_ms", "must be more than heartbeat_interval_ms"));
+        }
         let client = &self.knobs.client;
         positive("knobs.client.request_timeout_ms", client.request_timeout_ms)?;
         positive("knobs.client.batch_bytes", client.batch_bytes)?;
@@ -129,6 +142,9 @@ impl Plan {
             if !(1..=MAX_PARTITIONS).contains(&topic.partitions) {
                 return Err(invalid(format!("topics[{i}].partitions"), format!("must be 1 to {MAX_PARTITIONS}")));
             }
+        }
+        for (i, topic) in self.topics.iter().enumerate() {
+            self.replicas(&format!("topics[{i}].replication_factor"), topic.replication_factor)?;
         }
         if let Some(job) = &self.job {
             models::JobSpec::parse(&job.toml, "job.toml").map_err(|e| invalid("job.toml", e.to_string()))?;
@@ -210,6 +226,16 @@ impl Plan {
             {
                 return Err(invalid(path, "latency_us is not a range from 1 up"));
             }
+            if let Action::Split { nodes, .. } = &fault.action
+                && nodes.is_empty()
+            {
+                return Err(invalid(path, "a split needs a node on its side"));
+            }
+            if let Action::Stop { node } = fault.action
+                && !self.is_broker(node)
+            {
+                return Err(invalid(path, "only brokers are asked to stop"));
+            }
             if let Action::ClockDrift { ppm, .. } = fault.action
                 && !(-500_000..=500_000).contains(&ppm)
             {
@@ -250,6 +276,15 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether every node that it may come to is a broker.
+    fn is_broker(&self, target: Target) -> bool {
+        match target {
+            Target::Node(name) => name.role == Role::Broker,
+            Target::Role(role) => role == Role::Broker,
+            Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
+        }
+    }
+
     fn known(&self, path: &str, name: NodeName) -> Result<(), PlanError> {
         match self.nodes().contains(&name) {
             true => Ok(()),
@@ -257,8 +292,28 @@ impl Plan {
         }
     }
 
+    fn replicas(&self, path: &str, replicas: u32) -> Result<(), PlanError> {
+        match (1..=self.topology.brokers).contains(&replicas) {
+            true => Ok(()),
+            false => Err(invalid(path, format!("must be 1 to {}, the number of brokers", self.topology.brokers))),
+        }
+    }
+
     fn known_target(&self, path: &str, target: Target) -> Result<(), PlanError> {
+        let of = |at: Partition| {
+            let partitions = match at.topic {
+                TopicRef::Workload(topic) => self.topics.get(topic as usize).map_or(0, |t| t.partitions),
+                TopicRef::Offsets => self.knobs.broker.offsets_partitions,
+                TopicRef::Transactions => self.knobs.broker.transactions_partitions,
+            };
+            match u32::try_from(at.partition).is_ok_and(|p| p < partitions) {
+                true => Ok(()),
+                false => Err(invalid(path, format!("partition {} of {:?} does not exist", at.partition, at.topic))),
+            }
+        };
         match target {
+            Target::Leader(at) | Target::Follower(at) => of(at),
+            Target::Controller => Ok(()),
             Target::Node(name) => self.known(path, name),
             Target::Role(role) if self.nodes().iter().any(|n| n.role == role) => Ok(()),
             Target::Role(role) => Err(invalid(path, format!("no node has the role {}", Role::name(role)))),

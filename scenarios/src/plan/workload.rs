@@ -1,5 +1,7 @@
 //! What the clients do, record by record, and the job that reads it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A topic that exists before the clients start.
@@ -8,6 +10,10 @@ use serde::{Deserialize, Serialize};
 pub struct Topic {
     pub name: String,
     pub partitions: u32,
+    /// At most as many as there are brokers.
+    pub replication_factor: u32,
+    /// Topic configurations by their Kafka names, such as `unclean.leader.election.enable`.
+    pub configs: BTreeMap<String, String>,
 }
 
 /// The job as its own file: parsed by `models::spec`, translated by `sim::deploy`.

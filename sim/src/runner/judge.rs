@@ -9,6 +9,9 @@ use scenarios::plan::{self, Action};
 use super::phases::{self, Ending};
 use crate::recorder::Recorded;
 
+/// The topic setting under which committed records may be lost.
+const UNCLEAN: &str = "unclean.leader.election.enable";
+
 /// The history of a run.
 pub(super) fn history(plan: &Plan, ending: &Ending, recorded: &mut Recorded, faults: Vec<FaultEffect>) -> History {
     let mut history = History::new(facts(plan, ending));
@@ -38,7 +41,7 @@ fn facts(plan: &Plan, ending: &Ending) -> Facts {
             plan::Flush::Fsync => Flush::Fsync,
             plan::Flush::PageCache => Flush::PageCache,
         },
-        disks_lost: false,
+        disks_lost: plan.topics.iter().any(|t| t.configs.get(UNCLEAN).is_some_and(|v| v == "true")),
         healed_ns: Some(ending.healed_ns),
         ended_ns: ending.ended_ns,
         bound_ns: phases::quiet_ms(plan) * MS - MS,

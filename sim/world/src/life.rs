@@ -53,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) madsim: Option<madsim::task::NodeId>,
     /// The main future ended, and the node was not restarted since.
     pub(crate) exited: bool,
+    /// This incarnation was asked to stop.
+    pub(crate) terminated: bool,
     /// Faults of its clocks, whose readings are counted.
     clock_faults: Vec<FaultId>,
     /// Woken when the status changes.
@@ -86,6 +88,7 @@ impl Node {
             main: None,
             madsim: None,
             exited: false,
+            terminated: false,
             clock_faults: Vec::new(),
             watchers: Vec::new(),
             paused_by: None,
@@ -194,6 +197,7 @@ impl Kernel {
             node.incarnation += 1;
             node.status = Status::Up;
             node.exited = false;
+            node.terminated = false;
             node.changed();
             let ctx = node.ctx(index);
             state.trace.note(now, ctx, "restart", 0, 0);
@@ -210,6 +214,22 @@ impl Kernel {
         if let Some(id) = madsim {
             self.runtime.restart(id);
         }
+    }
+
+    /// Asks the process to stop; what it makes of it is up to its main future.
+    pub(crate) fn terminate(&self, index: u32, fault: FaultId) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let now = self.now();
+        let node = &mut state.nodes[index as usize];
+        if matches!(node.status, Status::Up | Status::Paused) && !node.terminated {
+            node.terminated = true;
+            node.changed();
+            let ctx = node.ctx(index);
+            state.trace.note(now, ctx, "terminate", 0, 0);
+            state.effects.add(fault, "processes_asked_to_stop", 1);
+        }
+        state.effects.end(fault, now);
     }
 
     pub(crate) fn pause(&self, index: u32, fault: FaultId) -> bool {

@@ -38,6 +38,7 @@ use crate::server::{self, Connections};
 use crate::topics::Topics;
 use crate::txn::TxnCoordinator;
 use crate::txn::machine::Config as TxnConfig;
+use crate::view::View;
 
 /// How long a stopping broker waits for its leaderships to move.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -141,6 +142,11 @@ impl Broker {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// What this broker knows of its cluster, for as long as it runs.
+    pub fn view(&self) -> View {
+        View::new(Rc::downgrade(&self.context))
     }
 
     /// Ready with the reason when the broker cannot go on: it serves nothing any more, and what to do is up to the

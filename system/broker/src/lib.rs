@@ -6,6 +6,7 @@
 //! | `broker`, `config`, `data_dir`, `failure` | from start to stop |
 //! | `server`, `connection`, `turn`, `dispatch` | from bytes to handlers and back |
 //! | `lifecycle`, `controller_channel` | membership of the cluster, and the way to its controller |
+//! | `view` | what this broker knows of its cluster, for whoever runs it |
 //! | `metadata` | the metadata log: topics, brokers, producer-id blocks |
 //! | `controller` | what the metadata log decides: liveness, leaders, in-sync sets, topics |
 //! | `topics`, `create_topics`, `metadata_api`, `describe`, `find_coordinator`, `api_versions` | what clients ask about the cluster |
@@ -53,9 +54,11 @@ mod server;
 mod topics;
 mod turn;
 pub mod txn;
+mod view;
 
 pub use broker::Broker;
 pub use config::{BrokerConfig, Flush};
 pub use context::Context;
 pub use failure::{BrokerError, Failure};
 pub use turn::Turn;
+pub use view::View;

@@ -246,6 +246,8 @@ impl Shard {
                             transactional_id: p.transactional_id.clone(),
                             state: p.txn.state,
                             producer: p.txn.producer,
+                            two_phase: !p.txn.has_timeout(),
+                            coordinator_epoch: self.leader_epoch,
                         });
                         self.submit(Input::Persisted { transactional_id: p.transactional_id, token: p.token });
                     }
