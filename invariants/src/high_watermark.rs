@@ -2,13 +2,13 @@
 //!
 //! Source: Kafka's replication protocol (KIP-101, KIP-279, KIP-207): what a consumer could read stays readable. Within one
 //! life of a broker and one leader epoch it never falls; with `flush=fsync` it counts durable records only, so it does not
-//! fall over restarts or failovers either, and the final read is not below it. A follower's own may lag its leader's, so a
-//! new leader on another broker may begin with the one that it knew; the next that it tells is not below the old leader's,
-//! since all in-sync members had that much.
+//! fall over restarts or failovers either, and the final read is not below it. A follower's own may lag its leader's, and so
+//! may what a broker of several finds on its disk after a restart; a new leader may begin with the one that it knew, and the
+//! next that it tells is not below the old leader's, since all in-sync members had that much.
 //!
 //! Not claimed: anything over restarts under page-cache acknowledgement, or over lost disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use history::{Flush, LogSource, Observation, Observed, Observer, Verdict, Witness};
 
@@ -44,6 +44,15 @@ pub(crate) fn never_falls(
     let durable = context.history.facts.flush == Flush::Fsync && !context.history.facts.disks_lost;
     let mut last: BTreeMap<(&Observer, &str, i32, i32), &Observation> = BTreeMap::new();
     let mut ever: BTreeMap<(&str, i32), (i64, &Observation)> = BTreeMap::new();
+    let brokers: BTreeSet<u32> = context
+        .history
+        .observations
+        .iter()
+        .filter_map(|seen| match (&seen.observer, pick(&seen.what)) {
+            (Observer::Node { node, .. }, Some(_)) => Some(*node),
+            _ => None,
+        })
+        .collect();
     let mut begun: BTreeMap<(&str, i32, i32), (i64, &Observer)> = BTreeMap::new();
     for seen in &context.history.observations {
         let Some((topic, partition, leader_epoch, offset)) = pick(&seen.what) else { continue };
@@ -68,11 +77,16 @@ pub(crate) fn never_falls(
             continue;
         }
         let begin = *begun.entry((topic, partition, leader_epoch)).or_insert((offset, &seen.observer));
+        let newest = ever.get(&(topic.as_str(), partition)).and_then(|(_, before)| pick(&before.what));
+        if newest.is_some_and(|(_, _, epoch, _)| leader_epoch < epoch) {
+            // A leader that does not know yet that it is none: what it tells is true, and old.
+            continue;
+        }
         match ever.get(&(topic.as_str(), partition)) {
             Some((was, before)) if *was > offset => {
                 let inherited = begin == (offset, &seen.observer)
                     && pick(&before.what).is_some_and(|(_, _, epoch, _)| epoch < leader_epoch)
-                    && !same_node(&before.observer, &seen.observer);
+                    && (brokers.len() > 1 || !same_node(&before.observer, &seen.observer));
                 if durable && !inherited {
                     found.add(None, format!("the {name} fell over a restart or failover"), witness(before));
                 }

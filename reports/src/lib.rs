@@ -15,7 +15,7 @@ pub mod signature;
 pub mod story;
 pub mod summary;
 
-pub use seed_report::{Failure, FaultStep, SeedReport, Stats, Verdict, Witness};
+pub use seed_report::{ClusterStats, Failure, FaultStep, SeedReport, Stats, Verdict, Witness};
 pub use shrunk::{Shrunk, Size};
 pub use signature::Signature;
 pub use summary::{ScenarioSummary, Summary, Totals};

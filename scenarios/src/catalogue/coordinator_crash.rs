@@ -4,7 +4,9 @@
 //! finishes what was decided (KIP-98).
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, Mix, base, mixed_producers, persistence, readers, stream, strike, transactions_partition, with_brokers};
+use crate::generate::{
+    Families, Mix, base, mixed_producers, persistence, readers, stream, strike, transactions_partition, with_brokers,
+};
 use crate::plan::{Action, CrashPoint, Family, Plan, Role, Target, Trigger, When};
 
 pub const ENTRY: Entry = Entry {

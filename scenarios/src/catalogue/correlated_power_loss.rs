@@ -4,7 +4,9 @@
 //! `flush=fsync` it is on the disks of the in-sync set.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, persistence, readers, stream, strike, with_brokers};
+use crate::generate::{
+    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, persistence, readers, stream, strike, with_brokers,
+};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

@@ -1,7 +1,9 @@
 //! A user's job over a user's events, through the same disasters.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{Families, FaultSpace, Menu, base, faults, switch_off, topic as new_topic, with_brokers, with_job};
+use crate::generate::{
+    Families, FaultSpace, Menu, base, faults, switch_off, topic as new_topic, with_brokers, with_job,
+};
 use crate::plan::{Acks, Batch, Client, ClientRole, Payload, Plan, Producer, Record};
 
 pub const ENTRY: Entry = Entry {

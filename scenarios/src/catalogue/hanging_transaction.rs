@@ -4,8 +4,10 @@
 //! cut holds up must be written in the end.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, FaultSpace, Menu, Mix, base, broker_node, faults, mixed_producers, readers, stream, strike, transactions_partition,
-    with_brokers, workload_partition};
+use crate::generate::{
+    Families, FaultSpace, Menu, Mix, base, broker_node, faults, mixed_producers, readers, stream, strike,
+    transactions_partition, with_brokers, workload_partition,
+};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

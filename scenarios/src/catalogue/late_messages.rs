@@ -4,7 +4,9 @@
 //! next one; an end that arrives late ends a later transaction.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, FaultSpace, Menu, Mix, base, broker_node, faults, mixed_producers, readers, stream, strike, with_brokers};
+use crate::generate::{
+    Families, FaultSpace, Menu, Mix, base, broker_node, faults, mixed_producers, readers, stream, strike, with_brokers,
+};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

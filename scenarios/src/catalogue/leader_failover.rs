@@ -4,8 +4,10 @@
 //! if the next leader keeps what it has.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, Mix, base, broker_node, mixed_producers, persistence, readers, stream, strike, transactions_partition, with_brokers,
-    workload_partition};
+use crate::generate::{
+    Families, Mix, base, broker_node, mixed_producers, persistence, readers, stream, strike, transactions_partition,
+    with_brokers, workload_partition,
+};
 use crate::plan::{Action, Family, Plan, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

@@ -255,10 +255,20 @@ dlq_topic = "dlq"
         let text = plan.to_json();
         let with_extra = text.replacen('{', "{\"colour\": 1,", 1);
         assert!(Plan::from_json(&with_extra).unwrap_err().to_string().contains("colour"));
-        let newer = text.replacen("\"version\": 1", "\"version\": 2", 1);
-        assert!(matches!(Plan::from_json(&newer), Err(crate::PlanError::Version { found: 2, .. })));
+        let newer = text.replacen("\"version\": 2", "\"version\": 3", 1);
+        assert!(matches!(Plan::from_json(&newer), Err(crate::PlanError::Version { found: 3, .. })));
         let without = text.replacen("\"schedule\": \"uniform\",", "", 1);
         assert!(Plan::from_json(&without).is_err(), "a knob left out must not be defaulted");
+    }
+
+    /// A plan of the first release, kept as it was written.
+    #[test]
+    fn plans_of_version_1_are_read() {
+        let text = include_str!("../../../tests/regressions/abandoned-registration-of-a-worker.json");
+        assert!(text.contains("\"version\": 1"));
+        let plan = Plan::from_json(text).unwrap();
+        assert_eq!((plan.version, plan.topics[0].replication_factor), (crate::plan::VERSION, 1));
+        assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! A leader that nobody follows must not acknowledge; one that does not know that it was deposed is fenced by its epoch.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, Mix, base, broker_node, mixed_producers, readers, stream, strike, with_brokers, workload_partition};
+use crate::generate::{
+    Families, Mix, base, broker_node, mixed_producers, readers, stream, strike, with_brokers, workload_partition,
+};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

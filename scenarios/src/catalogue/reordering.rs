@@ -1,7 +1,9 @@
 //! Events out of order, far beyond the bound, over connections that deliver late.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_brokers, with_job};
+use crate::generate::{
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_brokers, with_job,
+};
 use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {

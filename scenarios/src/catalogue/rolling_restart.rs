@@ -4,7 +4,9 @@
 //! before it is back in sync.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, readers, stream, strike, with_brokers};
+use crate::generate::{
+    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, readers, stream, strike, with_brokers,
+};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

@@ -3,7 +3,9 @@
 //! Where logs part is told by leader epochs (KIP-101, KIP-279, KIP-320), also after elections in which nothing was written.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, Mix, base, mixed_producers, readers, stream, strike, with_brokers, workload_partition};
+use crate::generate::{
+    Families, Mix, base, mixed_producers, readers, stream, strike, with_brokers, workload_partition,
+};
 use crate::plan::{Action, Family, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -41,7 +43,7 @@ pub(super) fn diverge(plan: &mut Plan) {
         strike(plan, Family::Net, Trigger::At { ms }, split);
         // The next leader dies young, perhaps without having written anything.
         for _ in 0..rng.range(0, 2) {
-            let ms = ms + rng.range(500, for_ms);
+            let ms = (ms + rng.range(500, for_ms)).min(11_000);
             let node = match rng.chance(2, 3) {
                 true => Target::Leader(workload_partition(plan, &mut rng)),
                 false => Target::Follower(workload_partition(plan, &mut rng)),

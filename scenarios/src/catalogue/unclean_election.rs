@@ -4,7 +4,9 @@
 //! end, that each epoch has one leader, and that clients and brokers come through it.
 
 use super::Entry;
-use crate::generate::{Families, Mix, base, mixed_producers, readers, stream, strike, with_brokers, workload_partition};
+use crate::generate::{
+    Families, Mix, base, mixed_producers, readers, stream, strike, with_brokers, workload_partition,
+};
 use crate::plan::{Action, Family, Plan, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

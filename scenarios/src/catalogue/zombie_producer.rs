@@ -3,7 +3,9 @@
 //! The abort raises the producer's epoch, so that what the sleeper still sends is refused (KAFKA-6119, KIP-890).
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, readers, stream, strike, with_brokers};
+use crate::generate::{
+    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, readers, stream, strike, with_brokers,
+};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {

@@ -4,9 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{stream, topic, unique_value};
-use crate::plan::{
-    Acks, Batch, Client, ClientRole, End, Family, Payload, Plan, Producer, Record, Transaction, Twist,
-};
+use crate::plan::{Acks, Batch, Client, ClientRole, End, Family, Payload, Plan, Producer, Record, Transaction, Twist};
 
 /// Origin of generated event times: 2023-11-14T22:13:20Z.
 pub const ORIGIN_MS: i64 = 1_700_000_000_000;

@@ -24,9 +24,7 @@ mod validate;
 mod workload;
 
 pub use budget::Budgets;
-pub use fault::{
-    Action, CrashPoint, Family, Fault, Partition, Persistence, Target, TopicRef, Trigger, When,
-};
+pub use fault::{Action, CrashPoint, Family, Fault, Partition, Persistence, Target, TopicRef, Trigger, When};
 pub use knobs::{BrokerKnobs, ClientKnobs, Compression, Flush, Knobs, LinkLaw, ProcessorKnobs, WorldKnobs};
 pub use topology::{NodeName, Role, Topology};
 pub use validate::PlanError;

@@ -67,6 +67,7 @@ pub(super) async fn run(config: BrokerConfig, world: World, recording: Recording
         Err(e) => Err(e.to_string()),
     };
     if let Err(e) = ended {
-        recording.note(format!("{:.3}s {name} stopped: {e}", Duration::from_nanos(world.now().as_nanos()).as_secs_f64()));
+        recording
+            .note(format!("{:.3}s {name} stopped: {e}", Duration::from_nanos(world.now().as_nanos()).as_secs_f64()));
     }
 }

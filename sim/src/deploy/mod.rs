@@ -120,9 +120,7 @@ impl Cluster {
             let (world, recording) = (self.world.clone(), self.recording.clone());
             let seen = broker::Seen::default();
             self.views.borrow_mut().insert(n, Rc::clone(&seen));
-            let main = move || {
-                broker::run(config.clone(), world.clone(), recording.clone(), name, Rc::clone(&seen))
-            };
+            let main = move || broker::run(config.clone(), world.clone(), recording.clone(), name, Rc::clone(&seen));
             self.add(name, main);
             let node = self.node(name).expect("just added");
             self.recording.is_broker(node.index(), n);

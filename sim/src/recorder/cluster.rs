@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 
-use bytes::Bytes;
 use broker::group::records::GroupRecord;
 use broker::probe::{CoordinatorId, Probe};
 use broker::txn::state::State;
+use bytes::Bytes;
 use history::{LoadedOffset, MemberAssignment, Observed, TopicPartition, TransactionState};
 use protocol::Uuid;
 use world::Current;
@@ -133,10 +133,8 @@ impl Inner {
             }
             GroupRecord::Classic { group, value: Some(value) } => {
                 let members = value.members.into_iter();
-                let members = members.map(|m| MemberAssignment {
-                    partitions: assigned(&m.assignment),
-                    member: m.member_id,
-                });
+                let members =
+                    members.map(|m| MemberAssignment { partitions: assigned(&m.assignment), member: m.member_id });
                 Some(Observed::GroupGeneration { group, generation: value.generation, members: members.collect() })
             }
             GroupRecord::Current { group, member_id, value } => {

@@ -189,7 +189,8 @@ impl Lifecycle {
                     // This node's copy of the log is behind: it has not read of its own last life yet.
                     env::sometimes!(true, "a broker registers before it has read of its last life");
                     let newer = || {
-                        let now = context.metadata.with(|image| image.brokers.get(&config.node_id).map(|b| b.broker_epoch));
+                        let now =
+                            context.metadata.with(|image| image.brokers.get(&config.node_id).map(|b| b.broker_epoch));
                         now > known
                     };
                     let _ = env::time::timeout(REFUSED, self.when(context, newer)).await;

@@ -35,12 +35,11 @@ impl View {
     pub fn under_replicated(&self) -> Vec<String> {
         let Some(context) = self.0.upgrade() else { return Vec::new() };
         context.metadata.with(|image| {
-            let all = image.topics.values().flat_map(|t| t.partitions.iter().map(move |(p, state)| (&t.name, p, state)));
+            let all =
+                image.topics.values().flat_map(|t| t.partitions.iter().map(move |(p, state)| (&t.name, p, state)));
             let some = all.filter(|(.., s)| s.leader == NO_LEADER || s.isr.len() < s.replicas.len());
-            some.map(|(name, p, s)| {
-                format!("{name}-{p}: leader {}, in sync {:?} of {:?}", s.leader, s.isr, s.replicas)
-            })
-            .collect()
+            some.map(|(name, p, s)| format!("{name}-{p}: leader {}, in sync {:?} of {:?}", s.leader, s.isr, s.replicas))
+                .collect()
         })
     }
 

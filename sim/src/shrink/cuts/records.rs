@@ -132,8 +132,7 @@ pub(super) fn forget_missing_nodes(plan: &mut Plan) {
         Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
     };
     let workload: Vec<u32> = plan.topics.iter().map(|t| t.partitions).collect();
-    let (offsets, transactions) =
-        (plan.knobs.broker.offsets_partitions, plan.knobs.broker.transactions_partitions);
+    let (offsets, transactions) = (plan.knobs.broker.offsets_partitions, plan.knobs.broker.transactions_partitions);
     let fit = |target: &mut Target| {
         if let Target::Leader(at) | Target::Follower(at) = target {
             let partitions = match at.topic {
