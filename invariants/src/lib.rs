@@ -14,6 +14,7 @@ mod chain;
 mod conservation;
 mod context;
 mod convergence;
+mod copied_once;
 mod evidence;
 mod failed_absent;
 #[doc(hidden)]
@@ -82,6 +83,7 @@ pub fn all() -> &'static [Property] {
         read_equals_disk::PROPERTY,
         logs_agree::PROPERTY,
         one_leader::PROPERTY,
+        copied_once::PROPERTY,
         metadata_kept::PROPERTY,
         single_owner::PROPERTY,
         offsets_kept::PROPERTY,

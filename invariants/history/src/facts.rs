@@ -30,10 +30,23 @@ pub struct Facts {
     /// Tasks that the job runs, such as `source-0` and `window-1`.
     #[serde(default)]
     pub tasks: Vec<String>,
+    /// Topics that groups copy.
+    #[serde(default)]
+    pub copies: Vec<Copying>,
     /// Longest time a fetch may take before the client gives it up.
     pub fetch_timeout_ns: u64,
     /// Largest deviation of a node's clock from the world's rate, in parts per million.
     pub clock_drift_ppm: u32,
+}
+
+/// Members of a group copy a topic in transactions that also commit their offsets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copying {
+    pub from: String,
+    pub to: String,
+    /// The group's committed offsets reached the end of the topic before the run was looked at.
+    pub caught_up: bool,
 }
 
 /// When a broker acknowledges with acks=all.

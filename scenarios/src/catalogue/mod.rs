@@ -14,6 +14,7 @@ mod late_messages;
 mod leader_failover;
 mod network_partition;
 mod power_loss;
+mod rebalance_storm;
 mod reordering;
 mod rolling_restart;
 mod smoke;
@@ -117,6 +118,7 @@ pub fn list() -> &'static [Entry] {
         zombie_producer::ENTRY,
         hanging_transaction::ENTRY,
         late_messages::ENTRY,
+        rebalance_storm::ENTRY,
         swarm::ENTRY,
         flights::ENTRY,
         flights::JOB,

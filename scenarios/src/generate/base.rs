@@ -38,6 +38,8 @@ pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
                 heartbeat_interval_ms: 2_000,
                 replica_lag_max_ms: 30_000,
                 leader_rebalance_ms: 300_000,
+                group_session_timeout_ms: *rng.choose(&[1_500, 2_500, 4_000]),
+                group_heartbeat_interval_ms: 400,
             },
             client: ClientKnobs {
                 request_timeout_ms: *rng.choose(&[600, 1_000, 2_000]),

@@ -73,6 +73,10 @@ pub const LABELS: &[Label] = &[
     label(Role::Worker, "net.write", 60, false),
 ];
 
+/// The same, where consumers share topics.
+pub const GROUP_LABELS: &[Label] =
+    &[label(Role::Broker, "groups.append", 6, false), label(Role::Broker, "offsets.append", 20, false)];
+
 /// The same, where brokers replicate.
 pub const CLUSTER_LABELS: &[Label] = &[
     label(Role::Broker, "replicate", 60, false),
@@ -357,12 +361,16 @@ fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Opt
     let transactions = plan.clients.iter().any(|c| match &c.role {
         crate::plan::ClientRole::Producer(p) => p.transactional,
         crate::plan::ClientRole::Reader(_) => false,
+        crate::plan::ClientRole::Member(m) => matches!(m.commit, crate::plan::Commit::Transaction { .. }),
     });
     let processor = plan.job.is_some();
     let cluster: &[Label] = if plan.topology.brokers > 1 { CLUSTER_LABELS } else { &[] };
+    let member = |c: &crate::plan::Client| matches!(c.role, crate::plan::ClientRole::Member(_));
+    let groups: &[Label] = if plan.clients.iter().any(member) { GROUP_LABELS } else { &[] };
     let usable: Vec<_> = LABELS
         .iter()
         .chain(cluster)
+        .chain(groups)
         .filter(|l| !l.transactions || transactions || processor)
         .filter(|l| processor || !matches!(l.role, Role::Coordinator | Role::Worker))
         .collect();

@@ -46,6 +46,9 @@ pub struct BrokerKnobs {
     pub heartbeat_interval_ms: u64,
     /// A follower that was not at the leader's log end for this long leaves the in-sync set.
     pub replica_lag_max_ms: u64,
+    /// A member of a consumer group that its coordinator did not hear of for this long is out of it.
+    pub group_session_timeout_ms: u64,
+    pub group_heartbeat_interval_ms: u64,
     /// A partition is given back to its preferred leader after this long.
     pub leader_rebalance_ms: u64,
 }

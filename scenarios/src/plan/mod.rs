@@ -29,7 +29,8 @@ pub use knobs::{BrokerKnobs, ClientKnobs, Compression, Flush, Knobs, LinkLaw, Pr
 pub use topology::{NodeName, Role, Topology};
 pub use validate::PlanError;
 pub use workload::{
-    Acks, Batch, Client, ClientRole, End, Isolation, Job, Payload, Producer, Reader, Record, Topic, Transaction, Twist,
+    Acks, Batch, Client, ClientRole, Commit, End, GroupProtocol, Isolation, Job, Member, Payload, Producer, Reader,
+    Record, Stay, Topic, Transaction, Twist,
 };
 
 use serde::{Deserialize, Serialize};
@@ -111,7 +112,7 @@ impl Plan {
         self.clients.iter().flat_map(|client| {
             let batches = match &client.role {
                 ClientRole::Producer(p) => p.batches.as_slice(),
-                ClientRole::Reader(_) => &[],
+                ClientRole::Reader(_) | ClientRole::Member(_) => &[],
             };
             batches.iter().flat_map(move |b| b.records.iter().map(move |r| (client.id, r)))
         })

@@ -18,6 +18,8 @@ pub(super) fn from_1(mut plan: Value) -> Value {
         ("heartbeat_interval_ms", 2_000),
         ("replica_lag_max_ms", 30_000),
         ("leader_rebalance_ms", 300_000),
+        ("group_session_timeout_ms", 45_000),
+        ("group_heartbeat_interval_ms", 5_000),
     ] {
         add(plan.pointer_mut("/knobs/broker"), name, json!(value));
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, ClientRole, NodeName, Partition, Plan, Role, Schedule, Target, TopicRef, Trigger, VERSION};
+use super::{
+    Action, ClientRole, Commit, Member, NodeName, Partition, Plan, Role, Schedule, Target, TopicRef, Trigger, VERSION,
+};
 
 /// Why a plan cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +107,13 @@ impl Plan {
         positive("knobs.broker.heartbeat_interval_ms", broker.heartbeat_interval_ms)?;
         positive("knobs.broker.replica_lag_max_ms", broker.replica_lag_max_ms)?;
         positive("knobs.broker.leader_rebalance_ms", broker.leader_rebalance_ms)?;
+        positive("knobs.broker.group_heartbeat_interval_ms", broker.group_heartbeat_interval_ms)?;
+        if broker.group_session_timeout_ms <= broker.group_heartbeat_interval_ms {
+            return Err(invalid(
+                "knobs.broker.group_session_timeout_ms",
+                "must be more than group_heartbeat_interval_ms",
+            ));
+        }
         self.replicas("knobs.broker.default_replication_factor", broker.default_replication_factor)?;
         if broker.session_timeout_ms <= broker.heartbeat_interval_ms {
             return Err(invalid("knobs.broker.session_timeout_ms", "must be more than heartbeat_interval_ms"));
@@ -155,10 +164,14 @@ impl Plan {
             let topic_name = match &client.role {
                 ClientRole::Producer(p) => &p.topic,
                 ClientRole::Reader(r) => &r.topic,
+                ClientRole::Member(m) => &m.topic,
             };
             let Some(topic) = self.topics.iter().find(|t| t.name == *topic_name) else {
                 return Err(invalid(path, format!("topic `{topic_name}` is not listed in topics")));
             };
+            if let ClientRole::Member(member) = &client.role {
+                self.validate_member(&path, member)?;
+            }
             let ClientRole::Producer(producer) = &client.role else { continue };
             if producer.transactional && !producer.idempotent {
                 return Err(invalid(path, "a transactional producer is idempotent"));
@@ -199,6 +212,28 @@ impl Plan {
         }
         if total > MAX_RECORDS {
             return Err(invalid("clients", format!("{total} records, at most {MAX_RECORDS}")));
+        }
+        Ok(())
+    }
+
+    fn validate_member(&self, path: &str, member: &Member) -> Result<(), PlanError> {
+        if let Commit::Transaction { to } = &member.commit {
+            if !self.topics.iter().any(|t| t.name == *to) {
+                return Err(invalid(path, format!("topic `{to}` is not listed in topics")));
+            }
+            if *to == member.topic {
+                return Err(invalid(path, "a copy goes to another topic"));
+            }
+        }
+        if member.commit == (Commit::Auto { every_ms: 0 }) {
+            return Err(invalid(path, "every_ms must be positive"));
+        }
+        let mut free = Some(0);
+        for stay in &member.stays {
+            if free.is_none_or(|free| stay.from_ms < free) || stay.until_ms.is_some_and(|until| until <= stay.from_ms) {
+                return Err(invalid(path, "stays must come one after the other"));
+            }
+            free = stay.until_ms;
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ const MAIN_JOB: &[(&str, u64)] = &[
     ("zombie_producer", 60),
     ("hanging_transaction", 60),
     ("late_messages", 60),
+    ("rebalance_storm", 60),
     ("swarm", 400),
     (FLIGHTS, 8),
     ("canary_page_cache", 20),

@@ -50,7 +50,12 @@ pub(super) fn config(plan: &Plan, name: NodeName) -> BrokerConfig {
         offsets_partitions: knobs.offsets_partitions as i32,
         transaction_partitions: knobs.transactions_partitions as i32,
         transaction_max_timeout_ms: knobs.transaction_max_timeout_ms as i32,
-        group: GroupConfig::default(),
+        group: GroupConfig {
+            min_session_timeout_ms: knobs.group_session_timeout_ms.min(6_000) as i32,
+            consumer_session_timeout: Duration::from_millis(knobs.group_session_timeout_ms),
+            consumer_heartbeat_interval: Duration::from_millis(knobs.group_heartbeat_interval_ms),
+            ..GroupConfig::default()
+        },
         ..BrokerConfig::default()
     }
 }

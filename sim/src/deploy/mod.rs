@@ -95,6 +95,10 @@ impl Cluster {
             recording: recording.clone(),
             knobs: knobs.clone(),
             config: client_config.clone(),
+            group: (
+                Duration::from_millis(plan.knobs.broker.group_session_timeout_ms),
+                Duration::from_millis(plan.knobs.broker.group_heartbeat_interval_ms),
+            ),
             partitions: plan.topics.iter().map(|t| (t.name.clone(), t.partitions as i32)).collect(),
             start: Cell::new(world.now()),
             wake: Rc::new(env::sync::Notify::new()),

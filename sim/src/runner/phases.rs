@@ -18,7 +18,7 @@ use client::{Admin, Client, Isolation, NewTopic, OffsetSpec, TopicPartition};
 use history::{Span, Violation, Witness};
 use models::JobSpec;
 use scenarios::Plan;
-use scenarios::plan::{ClientRole, NodeName, Role, Topic};
+use scenarios::plan::{ClientRole, Member, NodeName, Role, Topic};
 use world::World;
 
 use super::finale::{self, Logs};
@@ -39,6 +39,8 @@ pub(super) struct Ending {
     pub ended_ns: u64,
     pub calm: Vec<Span>,
     pub drained: bool,
+    /// Every group that works to the end has committed up to the end of its topic.
+    pub caught_up: bool,
     pub source_ends: Vec<(i32, i64)>,
 }
 
@@ -72,6 +74,10 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
     }
     if stuck.is_empty() {
         stuck = transactions_ended(&cluster, plan, &client, deadline).await;
+    }
+    if stuck.is_empty() {
+        stuck = groups_caught_up(&cluster, plan, &client, deadline).await;
+        ending.caught_up = stuck.is_empty();
     }
     ending.converged_ns = world.now().as_nanos();
     ending.stuck = stuck;
@@ -235,6 +241,47 @@ async fn replicas_in_sync(cluster: &Cluster, plan: &Plan, deadline: world::SimTi
         }
         cluster.world.sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// The lag of every group that has a member to the end is 0 (rule 26).
+async fn groups_caught_up(cluster: &Cluster, plan: &Plan, client: &Client, deadline: world::SimTime) -> Vec<Violation> {
+    let stays = |m: &Member| m.stays.last().is_some_and(|s| s.until_ms.is_none());
+    let groups: BTreeMap<&str, &Topic> = plan
+        .clients
+        .iter()
+        .filter_map(|c| match &c.role {
+            ClientRole::Member(m) if stays(m) => {
+                Some((m.group.as_str(), plan.topics.iter().find(|t| t.name == m.topic)?))
+            }
+            _ => None,
+        })
+        .collect();
+    let admin = Admin::new(client.clone());
+    for (group, topic) in groups {
+        let all: Vec<_> = (0..topic.partitions as i32).map(|p| TopicPartition::new(&topic.name, p)).collect();
+        loop {
+            let ends = admin.list_offsets(&all, OffsetSpec::Latest, Isolation::ReadCommitted).await;
+            let done = admin.fetch_offsets(group, &all, true).await;
+            let lag = match (ends, done) {
+                (Ok(ends), Ok(done)) => {
+                    let behind = ends.iter().filter_map(|(tp, end)| {
+                        let at = done.get(tp).map_or(0, |c| c.offset);
+                        end.is_some_and(|end| at < end).then(|| format!("{tp}: {at} of {end:?}"))
+                    });
+                    behind.collect::<Vec<_>>().join(", ")
+                }
+                (Err(e), _) | (_, Err(e)) => e.to_string(),
+            };
+            if lag.is_empty() {
+                break;
+            }
+            if cluster.world.now() >= deadline {
+                return vec![liveness(format!("group {group} did not reach the end of its topic after healing"), lag)];
+            }
+            cluster.world.sleep(Duration::from_millis(300)).await;
+        }
+    }
+    Vec::new()
 }
 
 /// The workload's transactions end, by their clients or by time-out: LSO = LEO on every workload topic (rule 26).

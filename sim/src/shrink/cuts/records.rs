@@ -95,7 +95,7 @@ fn shown((client, n): &Id) -> String {
 fn producers(plan: &Plan) -> impl Iterator<Item = (u32, &Batch)> {
     plan.clients.iter().flat_map(|client| match &client.role {
         ClientRole::Producer(p) => p.batches.iter().map(|b| (client.id, b)).collect::<Vec<_>>(),
-        ClientRole::Reader(_) => Vec::new(),
+        ClientRole::Reader(_) | ClientRole::Member(_) => Vec::new(),
     })
 }
 
