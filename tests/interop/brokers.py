@@ -1,7 +1,7 @@
 """Two clusters of three brokers that checks can use the one for the other: ours, and Apache Kafka's from its jars.
 
 Each broker is a process with a directory of its own; leaving the block kills what still runs. Both are set up alike:
-four partitions by default, three replicas, two of them needed for acks=all, topics made on demand.
+two partitions by default, three replicas, two of them needed for acks=all, topics made on demand.
 """
 
 import os
@@ -137,12 +137,12 @@ advertised.listeners=PLAINTEXT://{address}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
-num.partitions=4
+num.partitions=2
 default.replication.factor=3
 min.insync.replicas=2
-offsets.topic.num.partitions=4
+offsets.topic.num.partitions=2
 offsets.topic.replication.factor=3
-transaction.state.log.num.partitions=4
+transaction.state.log.num.partitions=2
 transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2
 group.initial.rebalance.delay.ms=0

@@ -23,6 +23,7 @@ import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.CreatePartitionsOptions;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
 import org.apache.kafka.clients.admin.DescribeClusterOptions;
+import org.apache.kafka.clients.admin.ListOffsetsOptions;
 import org.apache.kafka.clients.admin.ListTransactionsOptions;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
@@ -36,6 +37,7 @@ import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.ElectionType;
+import org.apache.kafka.common.IsolationLevel;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.acl.AclBindingFilter;
 import org.apache.kafka.common.config.ConfigResource;
@@ -64,12 +66,17 @@ public final class Answers {
 
     private static void step(String name, Step step) {
         String outcome;
+        long started = System.currentTimeMillis();
         try {
             outcome = String.valueOf(step.answer());
         } catch (Exception e) {
             Throwable cause = e instanceof ExecutionException ? e.getCause() : e;
             outcome = cause.getClass().getSimpleName();
             System.err.println(name + ": " + cause);
+        }
+        long took = System.currentTimeMillis() - started;
+        if (took > 1000) {
+            System.err.println(name + " took " + took + " ms");
         }
         System.out.println(name + "\t" + outcome.replace('\n', ' '));
         System.out.flush();
@@ -138,6 +145,11 @@ public final class Answers {
 
     private String describe(String topic) throws Exception {
         TopicDescription found = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic);
+        // New partitions have their leaders a moment later.
+        for (int tries = 0; tries < 50 && found.partitions().stream().anyMatch(p -> p.leader() == null); tries++) {
+            Thread.sleep(100);
+            found = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic);
+        }
         return found.name() + (found.isInternal() ? " internal" : "") + found.partitions().stream()
             .map(p -> " " + p.partition() + ":" + p.replicas().size() + "/" + p.isr().size() + (p.leader() == null ? "-" : "+")
                 + p.elr().size() + p.lastKnownElr().size())
@@ -325,7 +337,7 @@ public final class Answers {
                 consumer.subscribe(List.of("answers"));
                 int count = 0;
                 long deadline = System.currentTimeMillis() + 20_000;
-                while (count < 40 && System.currentTimeMillis() < deadline) {
+                while (count < 52 && System.currentTimeMillis() < deadline) {
                     count += consumer.poll(Duration.ofMillis(200)).count();
                 }
                 consumer.commitSync();
@@ -389,8 +401,7 @@ public final class Answers {
                 producer.sendOffsetsToTransaction(Map.of(new TopicPartition("answers", 0), new OffsetAndMetadata(7)),
                     new org.apache.kafka.clients.consumer.ConsumerGroupMetadata("transacted-group"));
                 producer.commitTransaction();
-                return values("read_committed") + " " + admin.listConsumerGroupOffsets("transacted-group")
-                    .partitionsToOffsetAndMetadata().get().get(new TopicPartition("answers", 0)).offset();
+                return committed("transacted-group", new TopicPartition("answers", 0)) + " " + settled();
             }
         });
         step("abort a transaction", () -> {
@@ -398,7 +409,7 @@ public final class Answers {
                 producer.beginTransaction();
                 producer.send(new ProducerRecord<>("transacted", "b", "aborted")).get();
                 producer.abortTransaction();
-                return values("read_committed") + " " + values("read_uncommitted");
+                return settled() + " " + values("read_uncommitted");
             }
         });
         step("an open transaction", () -> {
@@ -433,7 +444,7 @@ public final class Answers {
                     young.send(new ProducerRecord<>("transacted", "d", "by the young one")).get();
                     String told = outcome(old::commitTransactionOnce);
                     young.commitTransaction();
-                    return told + " " + values("read_committed");
+                    return told + " " + settled();
                 }
             }
         });
@@ -442,7 +453,7 @@ public final class Answers {
                 producer.beginTransaction();
                 producer.send(new ProducerRecord<>("transacted", "e", "put out")).get();
                 admin.fenceProducers(List.of("put-out")).all().get();
-                return outcome(producer::commitTransactionOnce) + " " + values("read_committed").contains("put out");
+                return outcome(producer::commitTransactionOnce) + " " + settled().contains("put out");
             }
         });
         step("describe producers", () -> admin.describeProducers(List.of(new TopicPartition("transacted", 0))).all().get()
@@ -456,6 +467,16 @@ public final class Answers {
                 return "granted";
             }
         });
+    }
+
+    /** Markers reach the group's coordinator after the commit is answered. */
+    private long committed(String group, TopicPartition partition) throws Exception {
+        OffsetAndMetadata found = null;
+        for (int tries = 0; tries < 50 && found == null; tries++) {
+            Thread.sleep(100);
+            found = admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get().get(partition);
+        }
+        return found == null ? -1 : found.offset();
     }
 
     private List<String> listed(ListTransactionsOptions options) throws Exception {
@@ -479,6 +500,24 @@ public final class Answers {
             commitTransaction();
             return "committed";
         }
+    }
+
+    /** What is committed once no transaction is open: markers are written after the end is answered. */
+    private String settled() throws Exception {
+        TopicPartition only = new TopicPartition("transacted", 0);
+        for (int tries = 0; tries < 50; tries++) {
+            long ends[] = new long[2];
+            int i = 0;
+            for (var isolation : List.of(IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)) {
+                ends[i++] = admin.listOffsets(Map.of(only, OffsetSpec.latest()), new ListOffsetsOptions(isolation))
+                    .partitionResult(only).get().offset();
+            }
+            if (ends[0] == ends[1]) {
+                break;
+            }
+            Thread.sleep(100);
+        }
+        return values("read_committed");
     }
 
     private String values(String isolation) {
