@@ -104,6 +104,8 @@ class Brokers:
         return self
 
     def form(self):
+        for address in self.addresses:
+            expect(is_free(address), f"{address} is in use: INTEROP_PORT names another first port")
         for n in range(3):
             self.start(n)
         self.wait_for_members()
@@ -187,12 +189,11 @@ def system(name):
     return Apache(name) if os.environ.get("INTEROP_SYSTEM") == "kafka" else Streamproof(name)
 
 
-def free_ports():
-    """Says which of the ports needed are taken, before a broker does so less clearly."""
-    for port in range(PORT, PORT + 16):
-        with socket.socket() as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            expect(s.connect_ex(("127.0.0.1", port)) != 0, f"port {port} is in use: INTEROP_PORT names another first one")
+def is_free(address):
+    """Whether nobody listens there. Said before a broker says so less clearly."""
+    host, port = address.split(":")
+    with socket.socket() as s:
+        return s.connect_ex((host, int(port))) != 0
 
 
 class Kills(threading.Thread):

@@ -20,7 +20,7 @@ import kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from brokers import Kills, system
-from harness import HERE, WORK, detail, expect, main
+from harness import HERE, WORK, detail, expect, main, within
 
 # What a client says of brokers that were killed on purpose helps nobody.
 QUIET = {"log_level": 0}
@@ -308,6 +308,64 @@ def group(protocol, **settings):
     return f"1 kill, {len(writer.acknowledged)} records all read, {again} more than once, by 3 members"
 
 
+class KafkaJsLines(threading.Thread):
+    """A `client.js` whose lines are kept."""
+
+    def __init__(self, cluster, verb, *arguments):
+        super().__init__(daemon=True)
+        self.process, self.kept = KafkaJsProcess(cluster.bootstrap, verb, *arguments), []
+        self.start()
+
+    def run(self):
+        for line in self.process.lines():
+            self.kept.append(line)
+
+    def values(self, what):
+        return [value for kind, *rest in list(self.kept) if kind == what for value in rest[0]]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.__exit__()
+
+
+def kafkajs():
+    """Transactions of kafkajs, some aborted, and a group of two that reads them, while brokers are killed."""
+    with system("cluster-kafkajs") as cluster:
+        cluster.create("events", 6)
+        with KafkaJsLines(cluster, "transact", "events") as writer, \
+                KafkaJsLines(cluster, "read", "events", "js") as first, \
+                KafkaJsLines(cluster, "read", "events", "js") as second:
+            with Kills(cluster, pause=4) as kills:
+                within(60, "no two brokers were killed", lambda: kills.count >= 2)
+            writer.process.finish()
+            writer.process.ended()
+            writer.join(10)
+            committed, aborted = writer.values("committed"), writer.values("aborted")
+            unknown = writer.values("unknown")
+            expect(len(committed) > 100 and aborted, f"{len(committed)} values committed, {len(aborted)} aborted: "
+                                                     f"{[line for line in writer.kept if len(line) > 2][:3]}")
+
+            def missing():
+                return not set(committed) - set(first.values("values")) - set(second.values("values"))
+            within(60, "not all committed values were read by the group", missing)
+            seen = first.values("values") + second.values("values")
+            for reader in (first, second):
+                reader.process.finish()
+                reader.process.ended()
+        stored = collections.Counter(read_all(cluster, "events", "read_committed"))
+        lost = [value for value in committed if stored[value] != 1]
+        wrong = [value for value in aborted if stored[value] or value in seen]
+        halves = [value for value in unknown if stored[value] > 1]
+        expect(not lost, f"{len(lost)} committed values are not there once, such as {lost[:3]}")
+        expect(not wrong, f"{len(wrong)} aborted values were seen, such as {wrong[:3]}")
+        expect(not halves, f"{len(halves)} values are there twice")
+        cluster.alive()
+    return (f"{kills.count} kills, {len(committed)} values committed and {len(aborted)} aborted in transactions, "
+            f"{len(unknown)} unknown; all committed once, read by a group of two")
+
+
 def stop():
     """SIGTERM ends each broker in peace, the last one too, and what was stored is there after a start."""
     with system("cluster-stop") as cluster:
@@ -331,6 +389,7 @@ CHECKS = {
     "cluster-group-cooperative": lambda: group("cooperative",
                                                **{"partition.assignment.strategy": "cooperative-sticky"}),
     "cluster-group-consumer-protocol": lambda: group("consumer", **{"group.protocol": "consumer"}),
+    "cluster-kafkajs": kafkajs,
     "cluster-stop": stop,
 }
 

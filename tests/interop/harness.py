@@ -15,7 +15,7 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WORK = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "interop"
-# The first of the ports used: three for the brokers, and from ten further on six for those of Apache Kafka.
+# The first of the ports used: three for our brokers, and from ten further on six for those of Apache Kafka.
 PORT = int(os.environ.get("INTEROP_PORT", "9092"))
 
 _binary = None

@@ -18,6 +18,8 @@ from cluster import read_all
 from harness import WORK, detail, expect, main, within
 
 TOOLS = "org.apache.kafka.tools"
+# A member whose goodbye is lost with a coordinator holds the others up for so long.
+SESSION = ("--session-timeout", 10000)
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
 
@@ -131,7 +133,7 @@ class Tools:
 
 def codecs():
     """A performance producer for each codec, while brokers are killed; then performance consumers and the disk."""
-    count = 12_000
+    count = 9_000
     with system("jvm-codecs") as cluster:
         for codec in CODECS:
             cluster.create(codec, 2)
@@ -193,7 +195,7 @@ def group(protocol, *arguments):
             within(30, "the two consumers read nothing",
                    lambda: first.events("records_consumed") and second.events("records_consumed"))
             with Kills(cluster) as kills, consumer() as third:
-                within(40, "the third consumer was given nothing", lambda: third.events("records_consumed"))
+                within(60, "the third consumer was given nothing", lambda: third.events("records_consumed"))
                 first.stop()
                 within(30, "no broker was killed and back", lambda: kills.count)
                 time.sleep(4)
@@ -246,7 +248,7 @@ def ends(cluster, topic):
 
 def transactions():
     """Records are copied in transactions, some of them aborted, with their offsets, while brokers are killed."""
-    count, parts = 6_000, 2
+    count, parts = 3_000, 2
     with system("jvm-transactions") as cluster, Tools(cluster.bootstrap) as tools:
         cluster.create("in", parts)
         cluster.create("out", 3)
@@ -282,8 +284,8 @@ def transactions():
 
 CHECKS = {
     "jvm-codecs": codecs,
-    "jvm-group-eager": lambda: group("eager"),
-    "jvm-group-cooperative": lambda: group("cooperative", "--assignment-strategy",
+    "jvm-group-eager": lambda: group("eager", *SESSION),
+    "jvm-group-cooperative": lambda: group("cooperative", *SESSION, "--assignment-strategy",
                                            "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"),
     "jvm-group-consumer-protocol": lambda: group("consumer", "--group-protocol", "consumer"),
     "jvm-transactions": transactions,
