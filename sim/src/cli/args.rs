@@ -354,6 +354,19 @@ pub struct ServeArgs {
     /// Where each broker of the cluster listens, the same for all of them: 0@127.0.0.1:9092,1@…
     #[arg(long, value_name = "ID@HOST:PORT", value_delimiter = ',', value_parser = member, requires = "broker_id")]
     pub quorum: Vec<(i32, std::net::SocketAddr)>,
+    /// When an append counts as stored: after fsync, or once it is in the page cache
+    #[arg(long, value_name = "WHEN", default_value = "fsync")]
+    pub flush: FlushArg,
+}
+
+/// `broker::Flush`, as people write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FlushArg {
+    /// What is acknowledged survives power loss
+    #[default]
+    Fsync,
+    /// It survives kill -9, not power loss: Kafka's default
+    PageCache,
 }
 
 fn cluster_size(text: &str) -> Result<u16, String> {

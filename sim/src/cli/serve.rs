@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 
-use super::args::ServeArgs;
+use broker::Flush;
+
+use super::args::{FlushArg, ServeArgs};
 use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::plans::read_text;
@@ -32,7 +34,11 @@ pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    serve(&brokers, &args.data, job, args.until_end, out::line)
+    let flush = match args.flush {
+        FlushArg::Fsync => Flush::Fsync,
+        FlushArg::PageCache => Flush::PageCache,
+    };
+    serve(&brokers, flush, &args.data, job, args.until_end, out::line)
         .map_err(|failure| Refusal { exit: failure.exit, message: failure.message })
 }
 

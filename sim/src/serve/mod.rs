@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use broker::Flush;
 use models::JobSpec;
 use tokio::sync::oneshot;
 
@@ -94,6 +95,7 @@ impl Failure {
 /// A refusal (nothing was written), or a node that cannot go on.
 pub fn serve(
     brokers: &Brokers,
+    flush: Flush,
     data: &Path,
     job: Option<JobSpec>,
     until_end: bool,
@@ -108,7 +110,8 @@ pub fn serve(
     let (send, events) = mpsc::channel();
     signals(send.clone()).map_err(|e| Failure::failed(format!("failed to listen for signals: {e}")))?;
     die_with_any_thread();
-    let mut service = Service { quorum, here, nodes: Vec::new(), finish: None, drained: false, signals: 0, until_end };
+    let mut service =
+        Service { quorum, here, flush, nodes: Vec::new(), finish: None, drained: false, signals: 0, until_end };
     let outcome = service.run(&data, job, &send, &events, &say);
     let stopped = service.stop(&events);
     outcome.and_then(|exit| stopped.map(|()| exit))
@@ -168,6 +171,7 @@ struct Service {
     quorum: Quorum,
     /// The ids of the brokers that run in this process.
     here: Vec<i32>,
+    flush: Flush,
     /// In the order they were started.
     nodes: Vec<Node>,
     finish: Option<oneshot::Sender<()>>,
@@ -188,7 +192,7 @@ impl Service {
         let no_thread = |e: std::io::Error| Failure::failed(format!("failed to start a thread: {e}"));
         for id in &self.here {
             let dir = if self.here.len() == 1 { data.broker() } else { data.broker_of(*id) };
-            self.nodes.push(nodes::broker(*id, self.quorum.clone(), dir, send.clone()).map_err(no_thread)?);
+            self.nodes.push(nodes::broker(*id, self.quorum.clone(), self.flush, dir, send.clone()).map_err(no_thread)?);
         }
         let mut brokers = Vec::new();
         loop {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use broker::{Broker, BrokerConfig, BrokerError};
+use broker::{Broker, BrokerConfig, BrokerError, Flush};
 use client::{Admin, Client, ClientConfig, NewTopic};
 use models::JobSpec;
 use processor::coordinator::{Coordinator, CoordinatorConfig};
@@ -108,7 +108,13 @@ const RESTART: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// If no thread can be started.
-pub fn broker(id: i32, quorum: Quorum, data_dir: PathBuf, events: mpsc::Sender<Event>) -> std::io::Result<Node> {
+pub fn broker(
+    id: i32,
+    quorum: Quorum,
+    flush: Flush,
+    data_dir: PathBuf,
+    events: mpsc::Sender<Event>,
+) -> std::io::Result<Node> {
     let name = if quorum.0.len() == 1 { "broker".to_owned() } else { format!("broker-{id}") };
     Node::start(name.clone(), events, move |events, stop| async move {
         let listen = quorum.0[&id];
@@ -122,6 +128,7 @@ pub fn broker(id: i32, quorum: Quorum, data_dir: PathBuf, events: mpsc::Sender<E
             default_replication_factor: replicas as i16,
             min_insync_replicas: replicas / 2 + 1,
             data_dir,
+            flush,
             auto_create_topics: true,
             default_partitions: DEFAULT_PARTITIONS as i32,
             offsets_partitions: 4,

@@ -84,10 +84,7 @@ impl Context {
             });
             match state {
                 None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                // In the metadata log, not yet open: soon.
-                Some((leader, _)) if leader == me || leader == NO_LEADER => ErrorCode::LEADER_NOT_AVAILABLE,
-                Some((_, true)) => ErrorCode::REPLICA_NOT_AVAILABLE,
-                Some((_, false)) => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+                Some((leader, is_replica)) => not_open(me, leader, is_replica),
             }
         })
     }
@@ -160,5 +157,32 @@ impl Context {
     fn internal_replicas(&self) -> i16 {
         let registered = self.metadata.with(|image| image.brokers.len());
         registered.max(self.config.voters.len()).clamp(1, INTERNAL_REPLICAS) as i16
+    }
+}
+
+/// What is said of a partition that exists and is not open here. Not LEADER_NOT_AVAILABLE, though its leader may be on
+/// the way: no broker of Kafka answers a fetch so, and its consumer takes the code for a bug and stops.
+fn not_open(me: i32, leader: i32, is_replica: bool) -> ErrorCode {
+    if is_replica && leader != me && leader != NO_LEADER {
+        ErrorCode::REPLICA_NOT_AVAILABLE
+    } else {
+        ErrorCode::NOT_LEADER_OR_FOLLOWER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_is_not_open_is_refused_in_codes_that_consumers_know() {
+        for (leader, is_replica, expected) in [
+            (1, true, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            (NO_LEADER, true, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            (2, false, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            (2, true, ErrorCode::REPLICA_NOT_AVAILABLE),
+        ] {
+            assert_eq!(not_open(1, leader, is_replica), expected, "leader {leader}, replica {is_replica}");
+        }
     }
 }

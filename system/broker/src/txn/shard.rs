@@ -114,13 +114,8 @@ impl Shard {
 
     /// Decides and, where something must be durable first, waits for it.
     pub async fn request(self: &Rc<Self>, transactional_id: String, request: Request) -> Reply {
-        match self.phase.get() {
-            // Its image may know a topic that the next coordinator's does not know yet: that one would take the
-            // partition's topic for deleted and leave the transaction open there.
-            _ if !self.coordinates() => return Reply::Error(ErrorCode::NOT_COORDINATOR),
-            Phase::Resigned => return Reply::Error(ErrorCode::NOT_COORDINATOR),
-            Phase::Loading => return Reply::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
-            Phase::Serving => {}
+        if let Err(error) = self.serves() {
+            return Reply::Error(error);
         }
         let (tx, rx) = oneshot::channel();
         let id = RequestId(self.next_request.get());
@@ -128,6 +123,22 @@ impl Shard {
         self.answers.borrow_mut().insert(id, tx);
         self.submit(Input::Request { id, transactional_id, request, fresh: None });
         rx.await.unwrap_or(Reply::Error(ErrorCode::NOT_COORDINATOR))
+    }
+
+    /// Reads what is held of the ids.
+    pub fn look<T>(&self, f: impl FnOnce(&Machine) -> T) -> Result<T, ErrorCode> {
+        self.serves().map(|()| f(&self.machine.borrow()))
+    }
+
+    fn serves(&self) -> Result<(), ErrorCode> {
+        match self.phase.get() {
+            // Its image may know a topic that the next coordinator's does not know yet: that one would take the
+            // partition's topic for deleted and leave the transaction open there.
+            _ if !self.coordinates() => Err(ErrorCode::NOT_COORDINATOR),
+            Phase::Resigned => Err(ErrorCode::NOT_COORDINATOR),
+            Phase::Loading => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            Phase::Serving => Ok(()),
+        }
     }
 
     /// Whether the image still has this leadership of the partition.

@@ -43,6 +43,11 @@ impl Entry {
         Self { txn, last: None, deadline, change: None, marking: None }
     }
 
+    /// Nothing of it is in the log: its first record is on the way there.
+    pub fn is_new(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.target == self.txn)
+    }
+
     pub fn change_to(&mut self, transactional_id: &str, token: Token, target: Txn, after: After) -> Action {
         assert!(self.change.is_none(), "two changes of {transactional_id} at a time");
         let txn = target.clone();

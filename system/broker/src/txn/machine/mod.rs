@@ -58,8 +58,14 @@ impl Machine {
         self.next_token
     }
 
+    /// The durable state of an id.
     pub fn txn(&self, transactional_id: &str) -> Option<&Txn> {
-        self.entries.get(transactional_id).map(|e| &e.txn)
+        self.entries.get(transactional_id).filter(|e| !e.is_new()).map(|e| &e.txn)
+    }
+
+    /// The durable state of each id, in the order of ids.
+    pub fn txns(&self) -> impl Iterator<Item = (&String, &Txn)> {
+        self.entries.iter().filter(|(_, e)| !e.is_new()).map(|(id, e)| (id, &e.txn))
     }
 
     /// Takes over what the log replayed to: decided transactions are finished, ongoing ones keep the rest of their
@@ -221,7 +227,7 @@ impl Machine {
             let target = entry.txn.completed(now.wall_ms);
             actions.push(entry.change_to(&transactional_id, next, target, After::Nothing));
         } else if entry.txn == change.target {
-            // The first record of a new id.
+            // The first record of a new id, see `Entry::is_new`.
             self.entries.remove(&transactional_id);
         }
         for (id, request) in change.waiting {
