@@ -35,6 +35,7 @@ mod sandwich;
 mod single_owner;
 mod transaction_atomicity;
 mod transactions_end;
+mod view;
 mod watermark_monotonic;
 mod window_exactly_once;
 
@@ -43,6 +44,7 @@ pub use context::{Context, Fate};
 pub use evidence::{Evidence, Published, SourceRecord};
 use history::{History, Outcome, Verdict, Violation, Witness};
 pub use report::{Report, check_rows};
+pub use view::{JobView, JudgedView, PaneView, WatermarkView};
 
 /// A property, as `list invariants` shows it.
 #[derive(Clone, Copy)]

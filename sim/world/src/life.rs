@@ -126,7 +126,7 @@ impl Kernel {
             let state = &mut *state;
             assert!(state.nodes.iter().all(|n| &*n.name != name), "two nodes are named {name}");
             let index = u32::try_from(state.nodes.len()).expect("fewer than 2^32 nodes");
-            let mut node = Node::new(self.world_seed, name, role, ip, config);
+            let mut node = Node::new(self.first_world_seed, name, role, ip, config);
             node.main = Some(Rc::new(move || Box::pin(main())));
             state.net.add_node(index, &node, &state.nodes);
             state.nodes.push(node);
@@ -154,7 +154,9 @@ impl Kernel {
             self.set_live(index, 0);
             node.status = if power.is_some() { Status::Off } else { Status::Down };
             let ctx = node.ctx(index);
-            state.trace.note(now, ctx, if power.is_some() { "power-loss" } else { "crash" }, 0, 0);
+            let kind = if power.is_some() { "power-loss" } else { "crash" };
+            state.trace.note(now, ctx, kind, 0, 0);
+            state.story.life(now, ctx, kind);
             if matches!(was, Status::Up | Status::Paused) {
                 state.effects.add(fault, "processes_killed", 1);
             }
@@ -164,7 +166,7 @@ impl Kernel {
             node.disk.process_died();
             if let Some(law) = power {
                 let (key, incarnation) = (node.key, u64::from(node.incarnation));
-                for (name, n) in node.disk.power_loss(law, self.world_seed, &[key, incarnation]) {
+                for (name, n) in node.disk.power_loss(law, self.world_seed(), &[key, incarnation]) {
                     state.effects.add(fault, name, n);
                 }
             }
@@ -201,6 +203,7 @@ impl Kernel {
             node.changed();
             let ctx = node.ctx(index);
             state.trace.note(now, ctx, "restart", 0, 0);
+            state.story.life(now, ctx, "restart");
             state.undo.retain(|&(fault, on, how)| {
                 let over = on == index && how == Undo::Restart;
                 if over {
@@ -245,6 +248,7 @@ impl Kernel {
         node.changed();
         let (ctx, madsim) = (node.ctx(index), node.madsim);
         state.trace.note(now, ctx, "pause", 0, 0);
+        state.story.life(now, ctx, "pause");
         state.undo.push((fault, index, Undo::Resume));
         drop(state);
         if let Some(id) = madsim {
@@ -269,6 +273,7 @@ impl Kernel {
         }
         let (ctx, madsim) = (node.ctx(index), node.madsim);
         state.trace.note(now, ctx, "resume", 0, 0);
+        state.story.life(now, ctx, "resume");
         if let Some(id) = madsim {
             self.runtime.resume(id);
         }
@@ -382,6 +387,7 @@ fn exited(kernel: &Rc<Kernel>, ctx: Ctx) {
         node.disk.process_died();
         node.changed();
         state.trace.note(now, ctx, "exit", 0, 0);
+        state.story.life(now, ctx, "exit");
     }
     net::node_exited(kernel, ctx.node, now);
 }
