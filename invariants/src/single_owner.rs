@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use history::{MemberAssignment, Observation, Observed, TopicPartition, Verdict, Witness};
+use history::{LoadedMember, MemberAssignment, Observation, Observed, TopicPartition, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -43,6 +43,9 @@ fn check(context: &Context<'_>) -> Verdict {
             Observed::GroupMember { group, member, epoch, assigned, revoking } => {
                 let owned = assigned.iter().chain(revoking).collect();
                 groups.entry(group).or_default().member(group, member, *epoch, owned, &mut found);
+            }
+            Observed::GroupLoaded { group, members } => {
+                groups.entry(group).or_default().loaded(group, members, &mut found);
             }
             Observed::Assigned { group, member, generation, partitions } => {
                 groups.entry(group).or_default().told(group, member, *generation, partitions, &mut found);
@@ -126,6 +129,22 @@ impl<'a> Group<'a> {
         {
             let witness = at(group, epoch).about(member).expected(format_args!("epoch {was} or later")).found(epoch);
             found.add(None, "a member's epoch falls", witness);
+        }
+    }
+
+    /// The log's word replaces what was told: a coordinator that died may have stored more than it told.
+    fn loaded(&mut self, group: &str, members: &'a [LoadedMember], found: &mut Violations) {
+        let before = std::mem::take(&mut self.members);
+        for m in members {
+            let owned = m.assigned.iter().chain(&m.revoking).collect();
+            if let Some((was, _)) = before.get(m.member.as_str())
+                && m.epoch < *was
+            {
+                let witness = at(group, m.epoch).about(&m.member);
+                let witness = witness.expected(format_args!("epoch {was} or later")).found(m.epoch);
+                found.add(None, "a coordinator loads an earlier epoch of a member", witness);
+            }
+            self.member(group, &m.member, m.epoch, owned, found);
         }
     }
 

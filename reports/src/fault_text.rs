@@ -1,6 +1,6 @@
 //! A planned fault in a few words.
 
-use scenarios::plan::{Fault, Target, Trigger, When};
+use scenarios::plan::{Fault, Partition, Target, TopicRef, Trigger, When};
 
 /// `power at broker-0, 2.345 s after the clients' start`.
 pub fn describe(fault: &Fault) -> String {
@@ -24,6 +24,17 @@ fn target(target: Target) -> String {
     match target {
         Target::Node(name) => name.to_string(),
         Target::Role(role) => format!("some {}", role.name()),
+        Target::Leader(at) => format!("the leader of {}", partition(at)),
+        Target::Follower(at) => format!("a follower of {}", partition(at)),
+        Target::Controller => "the controller".to_owned(),
+    }
+}
+
+fn partition(at: Partition) -> String {
+    match at.topic {
+        TopicRef::Workload(topic) => format!("partition {} of topic {topic}", at.partition),
+        TopicRef::Offsets => format!("the groups of partition {}", at.partition),
+        TopicRef::Transactions => format!("the transactions of partition {}", at.partition),
     }
 }
 

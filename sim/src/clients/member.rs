@@ -15,7 +15,7 @@ use client::{
     CommittedOffset, ConsumerConfig, FetchResult, GroupConfig, GroupConsumer, GroupProtocol, Isolation, Outcome,
     Polled, Producer, Record, Remedy, Reset, TopicPartition,
 };
-use history::{Blob, OpKind, OpResult, PolledPartition, PolledRecord};
+use history::{Blob, OpId, OpKind, OpResult, PolledPartition, PolledRecord};
 use scenarios::plan::{self, Commit, Stay};
 
 use super::producer::{ended, header, sent, transactional_config};
@@ -200,14 +200,7 @@ impl<'a> Member<'a> {
 
     async fn commit(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) {
         let recording = &self.stage.recording;
-        let ops: Vec<_> = offsets
-            .iter()
-            .map(|(tp, at)| {
-                let (group, topic) = (self.script.group.clone(), tp.topic.clone());
-                let kind = OpKind::CommitOffset { group, topic, partition: tp.partition, offset: at.offset };
-                recording.invoke(self.id, self.progress.number(), kind)
-            })
-            .collect();
+        let ops = self.invoke_commits(offsets);
         let result = self.consumer.commit(offsets).await;
         match &result {
             Ok(()) => self.committed(offsets),
@@ -223,6 +216,15 @@ impl<'a> Member<'a> {
                 },
             );
         }
+    }
+
+    fn invoke_commits(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> Vec<OpId> {
+        let invoke = |(tp, at): (&TopicPartition, &CommittedOffset)| {
+            let (group, topic) = (self.script.group.clone(), tp.topic.clone());
+            let kind = OpKind::CommitOffset { group, topic, partition: tp.partition, offset: at.offset };
+            self.stage.recording.invoke(self.id, self.progress.number(), kind)
+        };
+        offsets.iter().map(invoke).collect()
     }
 
     /// Copies what a poll brought, and commits its offsets with the copies.
@@ -271,6 +273,7 @@ impl<'a> Member<'a> {
             }
             recording.complete(op, sent(result.map(|m| m.offset)));
         }
+        let commits = self.invoke_commits(offsets);
         while fine {
             match producer.send_offsets(self.consumer.metadata(), offsets).await {
                 Ok(()) => break,
@@ -289,6 +292,10 @@ impl<'a> Member<'a> {
             let result = if fine { producer.commit().await } else { producer.abort().await };
             let Err(e) = result else {
                 recording.complete(op, OpResult::Ok { offset: None });
+                let failed = || OpResult::Failed { code: "the transaction was aborted".into() };
+                commits
+                    .iter()
+                    .for_each(|c| recording.complete(*c, if fine { OpResult::Ok { offset: None } } else { failed() }));
                 break;
             };
             self.progress.trouble(&e);
@@ -298,6 +305,7 @@ impl<'a> Member<'a> {
                 continue;
             }
             recording.complete(op, ended(&e, unknown));
+            commits.iter().for_each(|c| recording.complete(*c, ended(&e, unknown)));
             return Step::Anew;
         }
         match fine {

@@ -3,14 +3,15 @@
 //! A coordinator that was deposed may tell what it did after its successor has told of later things. Coordinators speak
 //! by leader epoch, so what an earlier one says after a later one is left out: it is no sight of the present state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
+use broker::group::consumer::Current as Part;
 use broker::group::records::GroupRecord;
 use broker::probe::{CoordinatorId, Probe};
 use broker::txn::state::State;
 use bytes::Bytes;
-use history::{LoadedOffset, MemberAssignment, Observed, TopicPartition, TransactionState};
+use history::{LoadedMember, LoadedOffset, MemberAssignment, Observed, TopicPartition, TransactionState};
 use protocol::Uuid;
 use world::Current;
 use xxhash_rust::xxh3::Xxh3;
@@ -26,6 +27,8 @@ pub(super) struct Cluster {
     coordinators: BTreeMap<i32, i32>,
     /// Whose offsets each coordinator holds.
     groups: BTreeMap<String, i32>,
+    /// Groups with assignments of the coordinator's own, by its partition.
+    assigned: BTreeMap<i32, BTreeSet<String>>,
     /// Topics by id, as metadata names them.
     topics: BTreeMap<Uuid, String>,
 }
@@ -114,10 +117,21 @@ impl Inner {
                     offsets: offsets.into_iter().map(loaded).collect(),
                 }
             }
-            Probe::Group { record } => match self.group(record) {
-                Some(what) => what,
-                None => return,
-            },
+            Probe::Group { record, coordinator } => {
+                if !self.cluster.is_latest(coordinator) {
+                    return;
+                }
+                match self.group(record, coordinator.partition) {
+                    Some(what) => what,
+                    None => return,
+                }
+            }
+            Probe::GroupsLoaded { coordinator, members } => {
+                if self.cluster.is_latest(coordinator) {
+                    self.groups_loaded(at, coordinator.partition, members);
+                }
+                return;
+            }
             Probe::Started { .. }
             | Probe::Voted { .. }
             | Probe::MetadataCommitted { .. }
@@ -126,7 +140,24 @@ impl Inner {
         self.observed(at, what);
     }
 
-    fn group(&self, record: GroupRecord) -> Option<Observed> {
+    /// Of every group that has members, or had some the last time.
+    fn groups_loaded(&mut self, at: Current, coordinator: i32, members: Vec<(String, String, Part)>) {
+        let known = self.cluster.assigned.entry(coordinator).or_default();
+        known.extend(members.iter().map(|(group, ..)| group.clone()));
+        for group in known.clone() {
+            let of_group = members.iter().filter(|(name, ..)| *name == group);
+            let loaded = of_group.map(|(_, member, part)| LoadedMember {
+                member: member.clone(),
+                epoch: part.epoch,
+                assigned: self.cluster.partitions(&part.assigned),
+                revoking: self.cluster.partitions(&part.pending_revocation),
+            });
+            let members = loaded.collect();
+            self.observed(at, Observed::GroupLoaded { group, members });
+        }
+    }
+
+    fn group(&mut self, record: GroupRecord, coordinator: i32) -> Option<Observed> {
         match record {
             GroupRecord::Classic { group, value: None } | GroupRecord::Epoch { group, value: None } => {
                 Some(Observed::GroupGone { group })
@@ -138,6 +169,7 @@ impl Inner {
                 Some(Observed::GroupGeneration { group, generation: value.generation, members: members.collect() })
             }
             GroupRecord::Current { group, member_id, value } => {
+                self.cluster.assigned.entry(coordinator).or_default().insert(group.clone());
                 let (epoch, assigned, revoking) = match &value {
                     Some(current) => (
                         current.epoch,

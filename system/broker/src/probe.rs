@@ -1,5 +1,6 @@
 //! What the broker tells the harness about itself.
 
+use crate::group::consumer::Current;
 use crate::group::records::GroupRecord;
 use crate::metadata::PartitionState;
 use crate::metadata::records::MetadataRecord;
@@ -50,7 +51,9 @@ pub enum Probe {
     /// A group coordinator has read its log and serves from now on, with these offsets: group, topic, partition, offset.
     OffsetsLoaded { coordinator: CoordinatorId, offsets: Vec<(String, String, i32, i64)> },
     /// A record about a group is stored: a generation and its assignment, an epoch, what a member has.
-    Group { record: GroupRecord },
+    Group { record: GroupRecord, coordinator: CoordinatorId },
+    /// A group coordinator has read its log: members of groups that it assigns itself (KIP-848), and what each has.
+    GroupsLoaded { coordinator: CoordinatorId, members: Vec<(String, String, Current)> },
     /// A coordinator could not know whether its record is in the log and read the log anew.
     CoordinatorReloaded { partition: i32 },
 }

@@ -440,7 +440,8 @@ impl Shard {
                     if base.is_ok() && known {
                         self.stored.set(self.stored.get() + 1);
                         for record in records {
-                            env::probe::probe(|| Probe::Group { record });
+                            let coordinator = self.id();
+                            env::probe::probe(|| Probe::Group { record, coordinator });
                         }
                         self.release();
                     }
@@ -507,6 +508,7 @@ impl Shard {
         };
         let coordinator = self.id();
         env::probe::probe(|| Probe::OffsetsLoaded { coordinator, offsets: offsets.visible().map(offset).collect() });
+        env::probe::probe(|| Probe::GroupsLoaded { coordinator, members: groups.assigned().collect() });
         *self.state.borrow_mut() = State { groups, offsets };
         self.stored.set(self.queued.get());
         self.loaded.set(true);
