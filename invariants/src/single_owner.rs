@@ -93,7 +93,7 @@ impl<'a> Group<'a> {
                 found.add(None, "a group's generation falls", witness);
             }
             // Members of a generation without assignments have joined and wait for their leader.
-            Some((was, before, first)) if generation == was && owns(before) && before != members => {
+            Some((was, before, first)) if generation == was && owns(before) && !is_same(before, members) => {
                 let witness = at(group, generation)
                     .expected(format_args!("{}, durable at {} ns", list(before), first.at_ns))
                     .found(list(members));
@@ -165,6 +165,17 @@ impl<'a> Group<'a> {
             }
         }
     }
+}
+
+/// Whether the two assignments are one, but for static members that came back by another name (KIP-345).
+fn is_same(before: &[MemberAssignment], now: &[MemberAssignment]) -> bool {
+    let parts = |members: &[MemberAssignment]| {
+        let mut parts: Vec<_> = members.iter().map(|m| m.partitions.clone()).collect();
+        parts.sort_unstable();
+        parts
+    };
+    let stays = |m: &MemberAssignment| now.iter().find(|n| n.member == m.member).is_none_or(|n| n == m);
+    before.iter().all(stays) && parts(before) == parts(now)
 }
 
 fn owns(members: &[MemberAssignment]) -> bool {
