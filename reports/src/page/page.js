@@ -167,6 +167,7 @@
       violation() { if (d.violated != null) view.look(d.violated, "first violation" + (d.told ? ": " + d.told.message : "")); },
     };
     if (d.lanes.filter((l) => l.group === "partitions").length > 14) d.lanes.forEach((l) => { if (l.name.startsWith("__")) view.hidden.add(l.name); });
+    d.lanes.forEach((lane) => { lane.most = 1; lane.lines.forEach((l) => l.points.forEach((p) => { if (p[1] > lane.most) lane.most = p[1]; })); });
     const laneOps = new Map();
     d.ops.forEach((op) => { const name = "client-" + op[0]; if (!laneOps.has(name)) laneOps.set(name, []); laneOps.get(name).push(op); });
     const passes = (key, part, txn) => {
@@ -216,8 +217,7 @@
             g.fillText(kind === "epoch" || kind === "isr" ? S(text) : kind, x + 4, by + bh / 2 + 0.5); g.restore();
           }
         }
-        let most = 1;
-        lane.lines.forEach((l) => l.points.forEach((p) => { if (p[1] > most) most = p[1]; }));
+        const most = lane.most;
         for (const line of lane.lines) {
           const n = line.points.length, from = Math.max(0, lower(n, (i) => line.points[i][0], view.t0) - 1);
           g.strokeStyle = colour(line.kind); g.lineWidth = line.kind === "high" ? 1.5 : 1; g.setLineDash(line.kind === "stable" ? [3, 2] : []);
@@ -323,8 +323,12 @@
     };
     const opText = (op) => secs(op[6]) + " client " + op[0] + " operation " + op[1] + ": " + S(op[2]) + (op[3] < 0 ? "" : " to " + S(op[3])) + (op[4] < 0 ? "" : ", key " + S(op[4])) + (op[5] < 0 ? "" : ", transaction " + op[5]) + "; " + (op[7] < 0 ? "never answered" : S(op[9]) + " at " + secs(op[7]));
     const events = (lane) => {
-      const ops = (laneOps.get(lane.name) || []).map((o) => [o[6], opText(o)]);
-      return lane.marks.map((m) => [m[0], secs(m[0]) + " " + lane.name + ": " + S(m[2])]).concat(ops).sort((a, b) => a[0] - b[0]);
+      // Sorted once, told only when asked for.
+      if (!lane.events) {
+        const ops = (laneOps.get(lane.name) || []).map((o) => [o[6], () => opText(o)]);
+        lane.events = lane.marks.map((m) => [m[0], () => secs(m[0]) + " " + lane.name + ": " + S(m[2])]).concat(ops).sort((a, b) => a[0] - b[0]);
+      }
+      return lane.events;
     };
     const walk = (by) => {
       const rows = places();
@@ -335,7 +339,7 @@
       if (!all[i]) { view.say(d.lanes[view.at.lane].name + ": no " + (by > 0 ? "later" : "earlier") + " event"); return; }
       view.at.t = all[i][0];
       if (all[i][0] < view.t0 || all[i][0] > view.t1) { const half = (view.t1 - view.t0) / 2; view.zoom(all[i][0] - half, all[i][0] + half); }
-      view.say(all[i][1]);
+      view.say(all[i][1]());
     };
     const change = (by) => {
       const rows = places();
@@ -377,12 +381,20 @@
         g.fillStyle = colour(p.differs ? "fault" : "attempt-a"); g.fillRect(X(a), Y(p.end), Math.max(2, X(b) - X(a)), Math.max(2, Y(p.start) - Y(p.end)));
         g.strokeStyle = colour(p.differs ? "bad" : "line"); g.strokeRect(X(a), Y(p.end), Math.max(2, X(b) - X(a)), Math.max(2, Y(p.start) - Y(p.end)));
       }
-      const dim = filtered(), n = d.records.length;
-      for (let i = lower(n, (j) => d.records[j][0], view.t0); i < n && d.records[i][0] <= view.t1; i++) {
-        const [t, e, key, part, , cls] = d.records[i];
-        if (dim && ((view.filter.key && S(key) !== view.filter.key) || (view.filter.partition && !view.filter.partition.endsWith("-" + part)))) continue;
-        g.fillStyle = colour(DOTS[cls]);
-        if (cls === 3) { g.strokeStyle = colour("advance"); g.strokeRect(X(t) - 1.5, Y(e) - 1.5, 3, 3); } else g.fillRect(X(t) - 1.5, Y(e) - 1.5, 3, 3);
+      // A dot where one of its kind is already drawn would not show.
+      const dim = filtered(), n = d.records.length, start = lower(n, (j) => d.records[j][0], view.t0), wide = Math.ceil(w / 2) + 2;
+      for (let cls = 0; cls < 4; cls++) {
+        const seen = new Uint8Array(wide * (Math.ceil(h / 2) + 2));
+        g.fillStyle = g.strokeStyle = colour(DOTS[cls]);
+        for (let i = start; i < n && d.records[i][0] <= view.t1; i++) {
+          const [t, e, key, part, , of] = d.records[i];
+          if (of !== cls) continue;
+          if (dim && ((view.filter.key && S(key) !== view.filter.key) || (view.filter.partition && !view.filter.partition.endsWith("-" + part)))) continue;
+          const x = X(t), y = Y(e), cell = (y >> 1) * wide + (x >> 1);
+          if (seen[cell]) continue;
+          seen[cell] = 1;
+          if (cls === 3) g.strokeRect(x - 1.5, y - 1.5, 3, 3); else g.fillRect(x - 1.5, y - 1.5, 3, 3);
+        }
       }
       for (const wm of d.watermarks) {
         const pts = wm.points, k = names.indexOf(wm.task);
@@ -538,7 +550,6 @@
       table("Figures by scenario", [["scenario"], ["seeds", "num"], ["failed", "num"], ["inconclusive", "num"], ["records", "num"], ["windows", "num"], ["checkpoints", "num"], ["faults bit", "num"], ["p50", "num"], ["p99", "num"]], s.scenarios.map((r) => ({ class: r.failed ? "differs" : null, cells: [r.scenario, r.seeds, r.failed, r.inconclusive, r.median_records, r.median_windows, r.median_checkpoints, r.faults_bit + "/" + r.faults_enabled, r.median_wall_ms + " ms", r.p99_wall_ms + " ms"] }))),
       families.length ? [el("h2", {}, "Faults by family"), matrix("Faults that took effect, of those planned", "scenario", families, Object.entries(d.faults).map(([name, f]) => [name, families.map((x) => (f[x] ? cell(f[x].bit + " of " + f[x].enabled, heat(f[x].bit, f[x].enabled)) : cell("", "")))]))] : null,
       Object.keys(d.struck).length ? [el("h2", {}, "When faults struck in failing seeds"), matrix("Faults of failing seeds by tenth of the run's simulated time", "fault", ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], Object.entries(d.struck).map(([kind, row]) => { const most = Math.max(...Object.values(d.struck).flat()); return [kind, row.map((n) => cell(n || "", heat(n, most, true)))]; }))] : null,
-      Object.keys(d.phases || {}).length ? [el("h2", {}, "Faults by phase of the job"), matrix("In how many seeds a fault of the kind struck in the phase", "fault", d.phase_names, Object.entries(d.phases).map(([kind, row]) => { const most = Math.max(...Object.values(d.phases).flatMap((r) => Object.values(r)), 1); return [kind, d.phase_names.map((p) => cell(row[p] || "", heat(row[p] || 0, most)))]; }))] : null,
       el("h2", {}, "Rare states reached"),
       Object.keys(d.marks).length ? table("Marks and the seeds that reached them", [["mark", "wrap"], ["seeds", "num"]], Object.entries(d.marks).map(([m, n]) => [m, n])) : el("p", {}, "None."),
       el("h2", {}, "Speed"), el("figure", {}, histogram, el("figcaption", {}, "Wall time of a seed: median " + s.median_wall_ms + " ms, 99th hundredth " + s.p99_wall_ms + " ms; the last bar holds all slower ones.")),
