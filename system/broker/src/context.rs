@@ -14,6 +14,7 @@ use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::lifecycle::Lifecycle;
+use crate::log_settings::LogSettings;
 use crate::metadata::image::NO_LEADER;
 use crate::metadata::{Metadata, PartitionState};
 use crate::partition::Partition;
@@ -106,6 +107,14 @@ impl Context {
     /// How many partitions the topic has; `None` if there is no such topic.
     pub(crate) fn partition_count(&self, topic: &str) -> Option<i32> {
         self.metadata.with(|image| image.topic(topic).map(|t| t.partitions.len() as i32))
+    }
+
+    /// Whether the topic's logs are compacted, so that every record needs a key.
+    pub(crate) fn is_compacted(&self, topic: &str) -> bool {
+        self.metadata.with(|image| {
+            let configs = image.topic(topic).map(|t| &t.configs);
+            configs.is_some_and(|configs| LogSettings::of(topic, configs, &self.config).compact)
+        })
     }
 
     /// The leader of a partition that exists.

@@ -18,6 +18,7 @@
 
 mod api_versions;
 mod broker;
+mod cleaner;
 mod codec;
 pub mod config;
 mod connection;
@@ -38,6 +39,7 @@ mod internal_topics;
 mod join;
 mod lifecycle;
 mod list_offsets;
+pub mod log_settings;
 pub mod metadata;
 mod metadata_api;
 mod offset_for_leader_epoch;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::batch::{BatchError, BatchHeader, Limits, check_records};
+use protocol::batch::{BatchError, BatchHeader, Limits, check_records, decode_records};
 use protocol::messages::produce_request::TopicProduceData;
 use protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use protocol::messages::{ProduceRequest, ProduceResponse};
@@ -138,6 +138,9 @@ fn check(
     }
     let records = data.records.clone().ok_or(ErrorCode::INVALID_RECORD)?;
     let header = check_batch(&records, context.config.max_message_bytes)?;
+    if context.is_compacted(&topic) {
+        check_keys(&records)?;
+    }
     Ok(Checked { topic, partition, header, records, asked: None })
 }
 
@@ -167,6 +170,12 @@ fn check_batch(records: &Bytes, max_bytes: usize) -> Result<BatchHeader, ErrorCo
         _ => ErrorCode::INVALID_RECORD,
     })?;
     Ok(header)
+}
+
+/// A record without a key would stay in a compacted log for ever.
+fn check_keys(records: &Bytes) -> Result<(), ErrorCode> {
+    let records = decode_records(records, &Limits::default()).map_err(|_| ErrorCode::INVALID_RECORD)?;
+    if records.iter().all(|r| r.key.is_some()) { Ok(()) } else { Err(ErrorCode::INVALID_RECORD) }
 }
 
 /// Asks the coordinator about the batches whose transaction is not open in their log, once for each producer; replaces
@@ -260,6 +269,10 @@ mod tests {
         flipped[16] = 1;
         assert_eq!(check(&flipped), Some(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT));
         assert_eq!(check(&batch().control().build()), Some(ErrorCode::INVALID_RECORD), "a marker of its own");
+        assert_eq!(check_keys(&good), Err(ErrorCode::INVALID_RECORD), "no key, for a compacted topic");
+        let mut keyed = BatchBuilder::new();
+        keyed.push(&Record { key: Some(Bytes::from_static(b"k")), ..Record::default() });
+        assert_eq!(check_keys(&keyed.build()), Ok(()), "a tombstone");
         let mut large = BatchBuilder::new();
         large.push(&Record { value: Some(vec![0; 1000].into()), ..Record::default() });
         assert_eq!(check(&large.build()), Some(ErrorCode::MESSAGE_TOO_LARGE));

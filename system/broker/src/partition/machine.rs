@@ -126,7 +126,13 @@ pub enum Input {
         leader_epoch: i32,
         diverging: (i32, Offset),
     },
-    /// `None` if the log failed.
+    /// The log of the leader of `leader_epoch` begins at `offset`, past this one's end.
+    Reset {
+        token: Token,
+        leader_epoch: i32,
+        offset: Offset,
+    },
+    /// Of an [`Action::Truncate`] or an [`Action::Reset`]. `None` if the log failed.
     Truncated {
         token: Token,
         log: Option<Start>,
@@ -140,6 +146,10 @@ pub enum Input {
     },
     /// Time to look for members that do not keep up.
     Tick,
+    /// The log begins at this offset from now on; what was below is gone.
+    StartMoved(Offset),
+    /// The log failed outside of what this machine asked of it.
+    LogFailed,
     /// A flush ended: everything below is durable here.
     Flushed(Offset),
     FlushFailed,
@@ -161,6 +171,11 @@ pub enum Action {
     },
     /// Cut the log at `offset`, durably, and answer with [`Input::Truncated`].
     Truncate {
+        token: Token,
+        offset: Offset,
+    },
+    /// Give the log up for an empty one that begins at `offset`, durably, and answer with [`Input::Truncated`].
+    Reset {
         token: Token,
         offset: Offset,
     },
@@ -260,6 +275,7 @@ enum Queued {
     Append { token: Token, work: Work, acks: Acks },
     Replicate { token: Token, leader_epoch: i32, records: Bytes, high_watermark: Offset },
     Truncate { token: Token, leader_epoch: i32, diverging: (i32, Offset) },
+    Reset { token: Token, leader_epoch: i32, offset: Offset },
 }
 
 /// What is at the log.
@@ -268,6 +284,7 @@ enum AtLog {
     Append { token: Token, acks: Acks, leader_epoch: i32 },
     Replicate { token: Token, leader_epoch: i32, high_watermark: Offset },
     Truncate { token: Token },
+    Reset { token: Token },
 }
 
 /// One replica of one partition.
@@ -407,6 +424,14 @@ impl Machine {
             Input::Truncate { token, leader_epoch, diverging } => {
                 self.queue.push_back(Queued::Truncate { token, leader_epoch, diverging });
             }
+            Input::Reset { token, leader_epoch, offset } => {
+                self.queue.push_back(Queued::Reset { token, leader_epoch, offset });
+            }
+            Input::StartMoved(offset) => {
+                assert!(offset <= self.high_watermark, "log start {offset} past {}", self.high_watermark);
+                self.log_start = self.log_start.max(offset);
+            }
+            Input::LogFailed => self.fail(&mut actions),
             Input::Appended { token, outcome } => self.appended(token, outcome, now, &mut actions),
             Input::Truncated { token, log } => self.truncated(token, log, now, &mut actions),
             Input::Fetched(fetch) => {
@@ -543,7 +568,9 @@ impl Machine {
         let (expected, acks) = match at_log {
             Some(AtLog::Append { token, acks, .. }) => (token, Some(acks)),
             Some(AtLog::Replicate { token, .. }) => (token, None),
-            Some(AtLog::Truncate { .. }) | None => unreachable!("an append ended that was not begun"),
+            Some(AtLog::Truncate { .. } | AtLog::Reset { .. }) | None => {
+                unreachable!("an append ended that was not begun")
+            }
         };
         assert!(expected == token, "append {token} ended, {expected} was begun");
         let refuse = |error| match acks {
@@ -552,7 +579,9 @@ impl Machine {
         };
         let appended = match outcome {
             Outcome::Done { first, last, epochs, transactions } => {
-                assert!(first == self.end, "appended at {first}, the log ended at {}", self.end);
+                // A follower takes over the holes of its leader's log.
+                let follows = first == self.end || (acks.is_none() && first > self.end);
+                assert!(follows, "appended at {first}, the log ended at {}", self.end);
                 self.end = last + 1;
                 self.unflushed += 1;
                 for (epoch, offset) in epochs {
@@ -607,7 +636,9 @@ impl Machine {
                 assert!(self.leader_epoch() == leader_epoch, "the role waits for what is at the log");
                 self.agreed(token, high_watermark);
             }
-            (Ok(_), Some(AtLog::Truncate { .. }) | None) => unreachable!("an append ended that was not begun"),
+            (Ok(_), Some(AtLog::Truncate { .. } | AtLog::Reset { .. }) | None) => {
+                unreachable!("an append ended that was not begun")
+            }
         }
         self.advance(now, actions);
         self.take_next_role(now, actions);
@@ -622,8 +653,10 @@ impl Machine {
     }
 
     fn truncated(&mut self, token: Token, log: Option<Start>, now: Instant, actions: &mut Vec<Action>) {
-        let Some(AtLog::Truncate { token: expected }) = self.at_log.take() else {
-            unreachable!("a truncation ended that was not begun")
+        let (expected, reset) = match self.at_log.take() {
+            Some(AtLog::Truncate { token }) => (token, false),
+            Some(AtLog::Reset { token }) => (token, true),
+            _ => unreachable!("a truncation ended that was not begun"),
         };
         assert!(expected == token, "truncation {token} ended, {expected} was begun");
         let Some(log) = log else {
@@ -631,9 +664,10 @@ impl Machine {
             self.fail(actions);
             return;
         };
-        assert!(log.end <= self.end, "a truncation made the log longer: {} to {}", self.end, log.end);
+        assert!(reset || log.end <= self.end, "a truncation made the log longer: {} to {}", self.end, log.end);
         env::sometimes!(log.end < self.high_watermark, "partition: truncated below its high watermark");
-        self.high_watermark = self.high_watermark.min(log.end);
+        // Where a leader's log begins, it is committed.
+        self.high_watermark = if reset { log.end } else { self.high_watermark.min(log.end) };
         let log = Start { high_watermark: self.high_watermark, ..log };
         self.transactions = log.transactions();
         (self.log_start, self.end, self.flushed, self.epochs) = (log.log_start, log.end, log.end, log.epochs);
@@ -713,7 +747,7 @@ impl Machine {
             return;
         }
         while self.at_log.is_none() && !self.queue.is_empty() {
-            if self.flushing && matches!(self.queue.front(), Some(Queued::Truncate { .. })) {
+            if self.flushing && matches!(self.queue.front(), Some(Queued::Truncate { .. } | Queued::Reset { .. })) {
                 break;
             }
             let Some(next) = self.queue.pop_front() else { break };
@@ -721,7 +755,7 @@ impl Machine {
         }
         let dirty = self.flushed < self.end;
         // With more appends at hand the flush waits for them, up to a bound: one sync for all.
-        let truncating = matches!(self.at_log, Some(AtLog::Truncate { .. }));
+        let truncating = matches!(self.at_log, Some(AtLog::Truncate { .. } | AtLog::Reset { .. }));
         let waits = self.queue.iter().any(|q| matches!(q, Queued::Append { .. } | Queued::Replicate { .. }));
         let idle = self.at_log.is_none() && !waits;
         let wanted = self.settings.flush == Flush::Fsync || self.closing;
@@ -760,7 +794,9 @@ impl Machine {
                 self.at_log = Some(AtLog::Append { token, acks, leader_epoch });
                 actions.push(Action::Append { token, work, leader_epoch });
             }
-            Queued::Replicate { token, leader_epoch, .. } | Queued::Truncate { token, leader_epoch, .. }
+            Queued::Replicate { token, leader_epoch, .. }
+            | Queued::Truncate { token, leader_epoch, .. }
+            | Queued::Reset { token, leader_epoch, .. }
                 if !follows(leader_epoch) =>
             {
                 actions.push(Action::Position { token, result: Err(ErrorCode::FENCED_LEADER_EPOCH) });
@@ -784,6 +820,16 @@ impl Machine {
                 env::sometimes!(true, "partition: a follower cuts away what its leader does not have");
                 self.at_log = Some(AtLog::Truncate { token });
                 actions.push(Action::Truncate { token, offset });
+            }
+            Queued::Reset { token, offset, .. } => {
+                if offset <= self.end {
+                    self.unsecured.insert((self.end, token), ());
+                    self.advance(now, actions);
+                    return;
+                }
+                env::sometimes!(true, "partition: a follower begins anew where its leader's log begins");
+                self.at_log = Some(AtLog::Reset { token });
+                actions.push(Action::Reset { token, offset });
             }
         }
     }
@@ -829,7 +875,10 @@ impl Machine {
         let result = Err(error);
         let unsecured = std::mem::take(&mut self.unsecured).into_keys().map(|(_, token)| token);
         let queued = std::mem::take(&mut self.queue).into_iter().map(|q| match q {
-            Queued::Append { token, .. } | Queued::Replicate { token, .. } | Queued::Truncate { token, .. } => token,
+            Queued::Append { token, .. }
+            | Queued::Replicate { token, .. }
+            | Queued::Truncate { token, .. }
+            | Queued::Reset { token, .. } => token,
         });
         actions.extend(unsecured.chain(queued).map(|token| Action::Position { token, result }));
         actions.push(Action::Fail);

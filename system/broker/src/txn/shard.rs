@@ -43,7 +43,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 struct Persist {
     transactional_id: String,
     token: Token,
-    txn: Txn,
+    /// `None`: the id is forgotten.
+    txn: Option<Txn>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -160,7 +161,10 @@ impl Shard {
         for action in actions {
             match action {
                 Action::Persist { transactional_id, token, txn } => {
-                    let _ = self.persists.send(Persist { transactional_id, token, txn });
+                    let _ = self.persists.send(Persist { transactional_id, token, txn: Some(txn) });
+                }
+                Action::Forget { transactional_id, token } => {
+                    let _ = self.persists.send(Persist { transactional_id, token, txn: None });
                 }
                 Action::WriteMarkers { transactional_id, token, producer, commit, bumps, partitions } => {
                     let marker = TxnMarker { producer, commit, coordinator_epoch: self.leader_epoch, bumps };
@@ -253,13 +257,15 @@ impl Shard {
             match self.append(&group).await {
                 Ok(()) => {
                     for p in group {
-                        env::probe::probe(|| Probe::Transaction {
-                            transactional_id: p.transactional_id.clone(),
-                            state: p.txn.state,
-                            producer: p.txn.producer,
-                            two_phase: !p.txn.has_timeout(),
-                            coordinator_epoch: self.leader_epoch,
-                        });
+                        if let Some(txn) = &p.txn {
+                            env::probe::probe(|| Probe::Transaction {
+                                transactional_id: p.transactional_id.clone(),
+                                state: txn.state,
+                                producer: txn.producer,
+                                two_phase: !txn.has_timeout(),
+                                coordinator_epoch: self.leader_epoch,
+                            });
+                        }
                         self.submit(Input::Persisted { transactional_id: p.transactional_id, token: p.token });
                     }
                 }
@@ -282,10 +288,11 @@ impl Shard {
 
     async fn append(&self, group: &[Persist]) -> Result<(), ErrorCode> {
         let records =
-            group.iter().map(|p| (records::encode_key(&p.transactional_id), Some(records::encode_value(&p.txn))));
+            group.iter().map(|p| (records::encode_key(&p.transactional_id), p.txn.as_ref().map(records::encode_value)));
         let batch = batch_of(records, env::clock::wall_ms()).build();
         let partition = Some(self.partition.id().partition);
-        let completes = |p: &Persist| matches!(p.txn.state, State::CompleteCommit | State::CompleteAbort);
+        let ended = |txn: &Txn| matches!(txn.state, State::CompleteCommit | State::CompleteAbort);
+        let completes = |p: &Persist| p.txn.as_ref().is_some_and(ended);
         let label = if group.iter().any(completes) { "txn.complete" } else { "txn.persist" };
         crash_point("broker", label, partition, When::Before).await;
         self.partition.append(batch, Origin::Coordinator, Acks::All).await?;
