@@ -124,8 +124,9 @@ impl<'a> Group<'a> {
             self.members.remove(member);
             return;
         }
+        // A static member that is away for a while has epoch -2 (KIP-848): its partitions wait for it.
         if let Some((was, _)) = self.members.insert(member, (epoch, owned))
-            && epoch < was
+            && (0..was).contains(&epoch)
         {
             let witness = at(group, epoch).about(member).expected(format_args!("epoch {was} or later")).found(epoch);
             found.add(None, "a member's epoch falls", witness);
@@ -138,7 +139,7 @@ impl<'a> Group<'a> {
         for m in members {
             let owned = m.assigned.iter().chain(&m.revoking).collect();
             if let Some((was, _)) = before.get(m.member.as_str())
-                && m.epoch < *was
+                && (0..*was).contains(&m.epoch)
             {
                 let witness = at(group, m.epoch).about(&m.member);
                 let witness = witness.expected(format_args!("epoch {was} or later")).found(m.epoch);
