@@ -62,7 +62,9 @@ pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a Bytes
         let Some((topic, partition, what)) = file_of(path) else { continue };
         let of = partitions.entry((topic, partition)).or_default();
         match what {
-            What::Segment(base) => drop(of.segments.insert(base, (path, bytes))),
+            What::Segment(base) => {
+                of.segments.insert(base, (path, bytes));
+            }
             What::Swap(base, end) => of.swaps.push((base, end, path, bytes)),
             What::Checkpoint => match checkpoint(bytes) {
                 Some((start, holes)) => (of.start, of.holes) = (start, holes),
