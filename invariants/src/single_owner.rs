@@ -168,15 +168,19 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Whether the two assignments are one, but for static members that came back by another name (KIP-345).
+/// Whether the two assignments are one, but for static members that came back by another name (KIP-345): theirs is the
+/// instance's, a hyphen and a UUID.
 fn is_same(before: &[MemberAssignment], now: &[MemberAssignment]) -> bool {
-    let parts = |members: &[MemberAssignment]| {
-        let mut parts: Vec<_> = members.iter().map(|m| m.partitions.clone()).collect();
-        parts.sort_unstable();
-        parts
+    const UUID: usize = 36;
+    let instance = |m: &MemberAssignment| {
+        let end = m.member.len().checked_sub(UUID).filter(|end| *end > 0)?;
+        m.member.get(..end).map(str::to_owned)
     };
-    let stays = |m: &MemberAssignment| now.iter().find(|n| n.member == m.member).is_none_or(|n| n == m);
-    before.iter().all(stays) && parts(before) == parts(now)
+    let came_back = |was: &MemberAssignment, is: &MemberAssignment| {
+        was.partitions == is.partitions && instance(was).is_some() && instance(was) == instance(is)
+    };
+    let is_there = |m: &MemberAssignment| now.contains(m) || now.iter().any(|n| came_back(m, n));
+    before.len() == now.len() && before.iter().all(is_there)
 }
 
 fn owns(members: &[MemberAssignment]) -> bool {
@@ -216,6 +220,22 @@ mod tests {
             ],
             &[(Mutator::Unacknowledge, "it looks at what is durable, not at answers")],
         );
+    }
+
+    #[test]
+    fn a_static_member_comes_back_by_another_name_of_its_own() {
+        let p = |n| vec![TopicPartition::new("data", n)];
+        let of = |member: String, n| MemberAssignment { member, partitions: p(n) };
+        let uuid = |n: u8| format!("{n:08x}-0000-0000-0000-000000000000");
+        let before = [of(format!("one-{}", uuid(1)), 0), of(format!("two-{}", uuid(2)), 1)];
+        let back = [before[0].clone(), of(format!("two-{}", uuid(3)), 1)];
+        assert!(is_same(&before, &back));
+        let stranger = [before[0].clone(), of(format!("three-{}", uuid(3)), 1)];
+        assert!(!is_same(&before, &stranger));
+        let swapped = [of(before[0].member.clone(), 1), of(before[1].member.clone(), 0)];
+        assert!(!is_same(&before, &swapped));
+        let dynamic = [before[0].clone(), of(uuid(3), 1)];
+        assert!(!is_same(&dynamic, &[before[0].clone(), of(uuid(4), 1)]));
     }
 
     /// KIP-848 epochs do not mean one owner at a time over the whole of an epoch.

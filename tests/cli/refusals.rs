@@ -199,9 +199,9 @@ fn plan_of_another_version() {
     assert_snapshot!(refused_with(&["replay", "plan.json"], &files), @r#"
     exit 2
     -- stderr
-    error: plan.json: plan has version 99, this build runs version 1
+    error: plan.json: plan has version 99, this build runs version 2
     "#);
-    let files = [("plan.json", r#"{"version":1,"what":2}"#)];
+    let files = [("plan.json", r#"{"version":2,"what":2}"#)];
     assert_snapshot!(refused_with(&["replay", "plan.json"], &files), @r#"
     exit 2
     -- stderr

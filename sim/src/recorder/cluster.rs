@@ -29,6 +29,8 @@ pub(super) struct Cluster {
     groups: BTreeMap<String, i32>,
     /// Groups with assignments of the coordinator's own, by its partition.
     assigned: BTreeMap<i32, BTreeSet<String>>,
+    /// The latest epoch heard of each transaction's coordinator.
+    transactions: BTreeMap<String, i32>,
     /// Topics by id, as metadata names them.
     topics: BTreeMap<Uuid, String>,
 }
@@ -88,6 +90,11 @@ impl Inner {
                 Observed::QuorumLeader { epoch, node, log_end }
             }
             Probe::Transaction { transactional_id, state, producer, two_phase, coordinator_epoch } => {
+                let latest = self.cluster.transactions.entry(transactional_id.clone()).or_insert(coordinator_epoch);
+                if coordinator_epoch < *latest {
+                    return;
+                }
+                *latest = coordinator_epoch;
                 Observed::TransactionState {
                     transactional_id,
                     producer_id: producer.producer_id,

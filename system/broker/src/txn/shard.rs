@@ -258,13 +258,7 @@ impl Shard {
                 Ok(()) => {
                     for p in group {
                         if let Some(txn) = &p.txn {
-                            env::probe::probe(|| Probe::Transaction {
-                                transactional_id: p.transactional_id.clone(),
-                                state: txn.state,
-                                producer: txn.producer,
-                                two_phase: !txn.has_timeout(),
-                                coordinator_epoch: self.leader_epoch,
-                            });
+                            self.tell(&p.transactional_id, txn);
                         }
                         self.submit(Input::Persisted { transactional_id: p.transactional_id, token: p.token });
                     }
@@ -300,6 +294,16 @@ impl Shard {
         Ok(())
     }
 
+    fn tell(&self, transactional_id: &str, txn: &Txn) {
+        env::probe::probe(|| Probe::Transaction {
+            transactional_id: transactional_id.to_owned(),
+            state: txn.state,
+            producer: txn.producer,
+            two_phase: !txn.has_timeout(),
+            coordinator_epoch: self.leader_epoch,
+        });
+    }
+
     /// Takes the log's word for everything.
     async fn load(self: &Rc<Self>) -> Result<(), BrokerError> {
         let mut found = Vec::new();
@@ -322,7 +326,10 @@ impl Shard {
         // Tokens go on, so that no answer to the state before is taken for one of this.
         let next_token = self.machine.borrow().next_token();
         let mut machine = Machine::new(self.config.clone(), next_token);
-        let actions = machine.load(now(), replay(found));
+        let loaded = replay(found);
+        // What was stored and never told is told now: an append may have ended without an answer.
+        loaded.iter().for_each(|(id, txn)| self.tell(id, txn));
+        let actions = machine.load(now(), loaded);
         *self.machine.borrow_mut() = machine;
         self.phase.set(Phase::Serving);
         self.execute(actions);
