@@ -149,11 +149,12 @@ fn head(file: &mut File) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::runner::{self, RunOptions};
 
-    fn capsule() -> Capsule {
+    /// Of a failure that is there on purpose.
+    pub(crate) fn capsule() -> Capsule {
         let plan = scenarios::generate("canary_page_cache", 1).unwrap();
         let result = runner::run(&plan, &RunOptions { keep_history: true, ..RunOptions::default() });
         let report = crate::worker::report(result.clone());

@@ -262,14 +262,8 @@ pub fn capsule_path(task: &Task) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capsule::tests::capsule;
     use crate::runner::{self, RunOptions};
-
-    fn capsule() -> Capsule {
-        let plan = scenarios::generate("canary_page_cache", 1).unwrap();
-        let result = runner::run(&plan, &RunOptions { keep_history: true, ..RunOptions::default() });
-        let report = crate::worker::report(result.clone());
-        Capsule::new(&plan, &report, result).unwrap()
-    }
 
     #[test]
     fn the_curve_looks_at_each_fault_up_to_the_violation() {

@@ -4,9 +4,7 @@
 //! finishes what was decided (KIP-98).
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{
-    Families, Mix, base, mixed_producers, persistence, readers, stream, strike, transactions_partition, with_brokers,
-};
+use crate::generate::{Families, Mix, cluster, persistence, stream, strike, transactions_partition};
 use crate::plan::{Action, CrashPoint, Family, Plan, Role, Target, Trigger, When};
 
 pub const ENTRY: Entry = Entry {
@@ -25,10 +23,8 @@ pub const ENTRY: Entry = Entry {
 const STEPS: &[&str] = &["txn.persist", "txn.send", "txn.marker", "txn.complete"];
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
-    mixed_producers(&mut plan, Mix { idempotent: 0, transactional: 4, records: 150, partitions: 3, active_ms: 10_000 });
-    readers(&mut plan, "events");
+    let mix = Mix { idempotent: 0, transactional: 4, records: 150, partitions: 3, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "faults", &[Family::CrashPoints as u64]);
     for _ in 0..rng.range(2, 5) {
         let point = CrashPoint {

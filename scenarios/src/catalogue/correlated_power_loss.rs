@@ -4,9 +4,7 @@
 //! `flush=fsync` it is on the disks of the in-sync set.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{
-    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, persistence, readers, stream, strike, with_brokers,
-};
+use crate::generate::{Families, FaultSpace, Menu, Mix, cluster, faults, persistence, stream, strike};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -22,10 +20,8 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
-    mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 9_000 });
-    readers(&mut plan, "events");
+    let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 9_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "faults", &[Family::Disk as u64]);
     for _ in 0..rng.range(1, 3) {
         let at = rng.range(500, 8_500);

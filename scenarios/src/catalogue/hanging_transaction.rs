@@ -5,10 +5,10 @@
 
 use super::{CLUSTER_PROPERTIES, Entry};
 use crate::generate::{
-    Families, FaultSpace, Menu, Mix, base, broker_node, faults, mixed_producers, readers, stream, strike,
-    transactions_partition, with_brokers, workload_partition,
+    Families, FaultSpace, Menu, Mix, broker_node, cluster, faults, some_client, stream, strike, transactions_partition,
+    workload_partition,
 };
-use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
+use crate::plan::{Action, Family, Plan, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
     name: "hanging_transaction",
@@ -22,22 +22,18 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
+const PRODUCERS: u32 = 4;
+
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
+    let mix = Mix { idempotent: 0, transactional: PRODUCERS, records: 150, partitions: 3, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "shape", &[]);
     plan.knobs.client.transaction_timeout_ms = *rng.choose(&[800, 1_200, 2_000]);
     plan.knobs.client.request_timeout_ms = *rng.choose(&[400, 600, 1_000]);
-    let producers = 4;
-    mixed_producers(
-        &mut plan,
-        Mix { idempotent: 0, transactional: producers, records: 150, partitions: 3, active_ms: 10_000 },
-    );
-    readers(&mut plan, "events");
     let mut rng = stream(&plan, "faults", &[Family::Duplicates as u64]);
     for _ in 0..rng.range(3, 6) {
         let ms = rng.range(300, 8_500);
-        let client = Target::Node(NodeName::new(Role::Client, rng.range(0, u64::from(producers) - 1) as u32));
+        let client = some_client(&mut rng, PRODUCERS);
         let up_to_ms = plan.knobs.client.transaction_timeout_ms + rng.range(500, 3_000);
         let action = Action::Straggle {
             from: client,

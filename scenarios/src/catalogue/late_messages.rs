@@ -4,10 +4,8 @@
 //! next one; an end that arrives late ends a later transaction.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{
-    Families, FaultSpace, Menu, Mix, base, broker_node, faults, mixed_producers, readers, stream, strike, with_brokers,
-};
-use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
+use crate::generate::{Families, FaultSpace, Menu, Mix, broker_node, cluster, faults, some_client, stream, strike};
+use crate::plan::{Action, Family, Plan, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
     name: "late_messages",
@@ -21,21 +19,17 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
+const PRODUCERS: u32 = 4;
+
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
+    let mix = Mix { idempotent: 0, transactional: PRODUCERS, records: 250, partitions: 2, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "shape", &[]);
     plan.knobs.client.request_timeout_ms = *rng.choose(&[300, 400, 600]);
-    let producers = 4;
-    mixed_producers(
-        &mut plan,
-        Mix { idempotent: 0, transactional: producers, records: 250, partitions: 2, active_ms: 10_000 },
-    );
-    readers(&mut plan, "events");
     let mut rng = stream(&plan, "faults", &[Family::Duplicates as u64]);
     for _ in 0..rng.range(5, 10) {
         let action = Action::Straggle {
-            from: Target::Node(NodeName::new(Role::Client, rng.range(0, u64::from(producers) - 1) as u32)),
+            from: some_client(&mut rng, PRODUCERS),
             to: Target::Node(broker_node(&plan, &mut rng)),
             per_million: rng.range(100_000, 500_000) as u32,
             up_to_ms: plan.knobs.client.request_timeout_ms + rng.range(100, 2_000),

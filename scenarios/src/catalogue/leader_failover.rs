@@ -5,8 +5,7 @@
 
 use super::{CLUSTER_PROPERTIES, Entry};
 use crate::generate::{
-    Families, Mix, base, broker_node, mixed_producers, persistence, readers, stream, strike, transactions_partition,
-    with_brokers, workload_partition,
+    Families, Mix, broker_node, cluster, persistence, stream, strike, transactions_partition, workload_partition,
 };
 use crate::plan::{Action, Family, Plan, Target, Trigger};
 
@@ -23,10 +22,8 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
-    mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 });
-    readers(&mut plan, "events");
+    let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
     for _ in 0..rng.range(3, 7) {
         let ms = rng.range(300, 10_000);

@@ -59,44 +59,53 @@ pub const BROKER_PROPERTIES: &[&str] = &[
     "read-equals-disk",
 ];
 
-/// Judge brokers that replicate, under clients' writes.
-pub const CLUSTER_PROPERTIES: &[&str] = &[
-    "acked-durable",
-    "failed-absent",
-    "no-duplicate",
-    "producer-order",
-    "high-watermark-monotonic",
-    "last-stable-offset-monotonic",
-    "transaction-atomicity",
-    "no-aborted-read",
-    "read-equals-disk",
-    "logs-agree",
-    "one-leader",
-    "metadata-kept",
-    "transactions-end",
+const REPLICATION: &[&str] = &["logs-agree", "one-leader", "metadata-kept", "transactions-end"];
+
+const PROCESSOR: &[&str] = &["window-exactly-once", "idleness", "conservation", "watermark-monotonic", "convergence"];
+
+/// Of groups, and the anomalies of clients that produce and consume.
+const GROUPS: &[&str] = &[
+    "copied-once",
+    "single-owner",
+    "offsets-kept",
+    "lost-write",
+    "duplicate",
+    "unseen",
+    "inconsistent-offsets",
+    "G1a",
+    "G1c",
+    "precommitted-read",
+    "poll-skip",
+    "nonmonotonic-poll",
+    "int-poll-skip",
+    "int-nonmonotonic-poll",
+    "nonmonotonic-send",
+    "int-nonmonotonic-send",
 ];
 
-/// Judge broker and processor.
-pub const ALL_PROPERTIES: &[&str] = &[
-    "acked-durable",
-    "failed-absent",
-    "no-duplicate",
-    "producer-order",
-    "high-watermark-monotonic",
-    "last-stable-offset-monotonic",
-    "transaction-atomicity",
-    "no-aborted-read",
-    "read-equals-disk",
-    "logs-agree",
-    "one-leader",
-    "metadata-kept",
-    "transactions-end",
-    "window-exactly-once",
-    "idleness",
-    "conservation",
-    "watermark-monotonic",
-    "convergence",
-];
+/// Judge brokers that replicate, under clients' writes.
+pub const CLUSTER_PROPERTIES: &[&str] =
+    &joined::<{ BROKER_PROPERTIES.len() + REPLICATION.len() }>(BROKER_PROPERTIES, REPLICATION);
+
+/// Judge them with consumer groups.
+pub const GROUP_PROPERTIES: &[&str] =
+    &joined::<{ CLUSTER_PROPERTIES.len() + GROUPS.len() }>(CLUSTER_PROPERTIES, GROUPS);
+
+/// Judge brokers and processor.
+pub const ALL_PROPERTIES: &[&str] =
+    &joined::<{ CLUSTER_PROPERTIES.len() + PROCESSOR.len() }>(CLUSTER_PROPERTIES, PROCESSOR);
+
+/// The names of `a`, then those of `b`; `N` is how many.
+const fn joined<const N: usize>(a: &[&'static str], b: &[&'static str]) -> [&'static str; N] {
+    assert!(a.len() + b.len() == N);
+    let mut all = [""; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < a.len() { a[i] } else { b[i - a.len()] };
+        i += 1;
+    }
+    all
+}
 
 /// All scenarios, in the order in which the main job runs them.
 pub fn list() -> &'static [Entry] {

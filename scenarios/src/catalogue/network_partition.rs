@@ -3,9 +3,7 @@
 //! A leader that nobody follows must not acknowledge; one that does not know that it was deposed is fenced by its epoch.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{
-    Families, Mix, base, broker_node, mixed_producers, readers, stream, strike, with_brokers, workload_partition,
-};
+use crate::generate::{Families, Mix, broker_node, cluster, side_of, stream, strike, workload_partition};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -21,10 +19,8 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
-    mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 });
-    readers(&mut plan, "events");
+    let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "faults", &[Family::Net as u64]);
     for _ in 0..rng.range(2, 5) {
         let ms = rng.range(300, 9_000);
@@ -36,11 +32,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         };
         let action = match rng.range(0, 4) {
             0 => Action::Isolate { node, for_ms },
-            1 | 2 => {
-                let clients = plan.nodes().into_iter().filter(|n| n.role == Role::Client);
-                let with = clients.filter(|_| rng.chance(1, 2)).map(Target::Node);
-                Action::Split { nodes: std::iter::once(node).chain(with).collect(), for_ms }
-            }
+            1 | 2 => Action::Split { nodes: side_of(&plan, &mut rng, node, |role| role == Role::Client), for_ms },
             _ => {
                 let from = broker_node(&plan, &mut rng);
                 let to = NodeName::new(Role::Broker, (from.number + rng.range(1, 2) as u32) % 3);

@@ -4,7 +4,7 @@
 //! know it must not commit (KIP-447), so that each record is copied once. The other commits by itself or after each poll, and
 //! reads everything at least once.
 
-use super::{CLUSTER_PROPERTIES, Entry};
+use super::{Entry, GROUP_PROPERTIES};
 use crate::generate::{
     Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, stream, strike, topic, with_brokers,
 };
@@ -18,40 +18,11 @@ pub const ENTRY: Entry = Entry {
     story: "Two groups read what producers write, one of them copies it in transactions. \
             Members join, leave, pause for longer than their sessions and crash, and so do the coordinators of their groups. \
             Every record is copied once and read by somebody, and no committed offset is lost.",
-    properties: PROPERTIES,
+    properties: GROUP_PROPERTIES,
     must_fail: None,
     allowed: &[],
     rare: &[],
     generate: Some(generate),
-};
-
-/// Those of brokers, of groups, and the anomalies of clients that produce and consume.
-const PROPERTIES: &[&str] = &const {
-    let own = [
-        "copied-once",
-        "single-owner",
-        "offsets-kept",
-        "lost-write",
-        "duplicate",
-        "unseen",
-        "inconsistent-offsets",
-        "G1a",
-        "G1c",
-        "precommitted-read",
-        "poll-skip",
-        "nonmonotonic-poll",
-        "int-poll-skip",
-        "int-nonmonotonic-poll",
-        "nonmonotonic-send",
-        "int-nonmonotonic-send",
-    ];
-    let mut all = [""; CLUSTER_PROPERTIES.len() + 16];
-    let mut i = 0;
-    while i < all.len() {
-        all[i] = if i < own.len() { own[i] } else { CLUSTER_PROPERTIES[i - own.len()] };
-        i += 1;
-    }
-    all
 };
 
 const COPIES: &str = "copies";

@@ -4,9 +4,7 @@
 //! before it is back in sync.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{
-    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, readers, stream, strike, with_brokers,
-};
+use crate::generate::{Families, FaultSpace, Menu, Mix, cluster, faults, stream, strike};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -22,10 +20,8 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
-    mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 });
-    readers(&mut plan, "events");
+    let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
     let mut ms = rng.range(300, 1_500);
     let pause = *rng.choose(&[400, 1_000, 2_000]);

@@ -3,9 +3,7 @@
 //! Where logs part is told by leader epochs (KIP-101, KIP-279, KIP-320), also after elections in which nothing was written.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{
-    Families, Mix, base, mixed_producers, readers, stream, strike, with_brokers, workload_partition,
-};
+use crate::generate::{Families, Mix, cluster, side_of, stream, strike, workload_partition};
 use crate::plan::{Action, Family, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -21,10 +19,8 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
-    mixed_producers(&mut plan, Mix { idempotent: 3, transactional: 1, records: 150, partitions: 2, active_ms: 10_000 });
-    readers(&mut plan, "events");
+    let mix = Mix { idempotent: 3, transactional: 1, records: 150, partitions: 2, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     diverge(&mut plan);
     plan
 }
@@ -35,9 +31,7 @@ pub(super) fn diverge(plan: &mut Plan) {
     let mut ms = rng.range(300, 2_000);
     while ms < 9_500 {
         let leader = Target::Leader(workload_partition(plan, &mut rng));
-        let producers = plan.nodes().into_iter().filter(|n| n.role == Role::Client);
-        let with = producers.filter(|_| rng.chance(1, 2)).map(Target::Node);
-        let nodes = std::iter::once(leader).chain(with).collect();
+        let nodes = side_of(plan, &mut rng, leader, |role| role == Role::Client);
         let for_ms = rng.range(1_500, 4_500);
         let split = Action::Split { nodes, for_ms };
         strike(plan, Family::Net, Trigger::At { ms }, split);

@@ -4,9 +4,7 @@
 //! end, that each epoch has one leader, and that clients and brokers come through it.
 
 use super::Entry;
-use crate::generate::{
-    Families, Mix, base, mixed_producers, readers, stream, strike, with_brokers, workload_partition,
-};
+use crate::generate::{Families, Mix, cluster, stream, strike, workload_partition};
 use crate::plan::{Action, Family, Plan, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -25,10 +23,8 @@ pub const ENTRY: Entry = Entry {
 const PROPERTIES: &[&str] = &["one-leader", "metadata-kept", "read-equals-disk", "logs-agree"];
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
-    mixed_producers(&mut plan, Mix { idempotent: 3, transactional: 0, records: 150, partitions: 2, active_ms: 10_000 });
-    readers(&mut plan, "events");
+    let mix = Mix { idempotent: 3, transactional: 0, records: 150, partitions: 2, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let configs = &mut plan.topics[0].configs;
     configs.insert("unclean.leader.election.enable".into(), "true".into());
     configs.insert("min.insync.replicas".into(), "1".into());

@@ -3,10 +3,8 @@
 //! The abort raises the producer's epoch, so that what the sleeper still sends is refused (KAFKA-6119, KIP-890).
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{
-    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, readers, stream, strike, with_brokers,
-};
-use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
+use crate::generate::{Families, FaultSpace, Menu, Mix, cluster, faults, some_client, stream, strike};
+use crate::plan::{Action, Family, Plan, Trigger};
 
 pub const ENTRY: Entry = Entry {
     name: "zombie_producer",
@@ -20,22 +18,18 @@ pub const ENTRY: Entry = Entry {
     generate: Some(generate),
 };
 
+const PRODUCERS: u32 = 4;
+
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mut plan = base(ENTRY.name, seed, families);
-    with_brokers(&mut plan, 3);
+    let mix = Mix { idempotent: 0, transactional: PRODUCERS, records: 150, partitions: 3, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "shape", &[]);
     plan.knobs.client.transaction_timeout_ms = *rng.choose(&[800, 1_200, 2_000]);
     // Long enough that transactions are often under way.
     plan.knobs.client.linger_ms = *rng.choose(&[5, 20, 100]);
-    let producers = 4;
-    mixed_producers(
-        &mut plan,
-        Mix { idempotent: 0, transactional: producers, records: 150, partitions: 3, active_ms: 10_000 },
-    );
-    readers(&mut plan, "events");
     let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
     for _ in 0..rng.range(4, 9) {
-        let node = Target::Node(NodeName::new(Role::Client, rng.range(0, u64::from(producers) - 1) as u32));
+        let node = some_client(&mut rng, PRODUCERS);
         let for_ms = plan.knobs.client.transaction_timeout_ms + rng.range(0, 2_500);
         strike(&mut plan, Family::Process, Trigger::At { ms: rng.range(300, 9_500) }, Action::Pause { node, for_ms });
     }

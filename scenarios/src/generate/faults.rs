@@ -260,10 +260,18 @@ fn split(plan: &Plan, rng: &mut Rng) -> Action {
         return Action::Isolate { node: broker(plan, rng), for_ms };
     }
     let alone = broker(plan, rng);
-    let others = plan.nodes().into_iter().filter(|n| n.role != Role::Broker);
-    let with = others.filter(|_| rng.chance(1, 2)).map(Target::Node);
-    let nodes = std::iter::once(alone).chain(with).collect();
-    Action::Split { nodes, for_ms }
+    Action::Split { nodes: side_of(plan, rng, alone, |role| role != Role::Broker), for_ms }
+}
+
+/// One side of a split: `first`, and of the nodes whose role may be on its side each with even chances.
+pub fn side_of(plan: &Plan, rng: &mut Rng, first: Target, may: impl Fn(Role) -> bool) -> Vec<Target> {
+    let others = plan.nodes().into_iter().filter(|n| may(n.role));
+    std::iter::once(first).chain(others.filter(|_| rng.chance(1, 2)).map(Target::Node)).collect()
+}
+
+/// One of the first `count` workload clients.
+pub fn some_client(rng: &mut Rng, count: u32) -> Target {
+    Target::Node(NodeName::new(Role::Client, rng.range(0, u64::from(count) - 1) as u32))
 }
 
 /// Of a link's ends, the one that connects: brokers and coordinators only listen, to their clients.

@@ -27,7 +27,7 @@ const MAX_RECORDS: usize = 1_000_000;
 const MAX_PARTITIONS: u32 = 64;
 const MAX_NODES: usize = 64;
 /// Each broker votes in the metadata quorum; an even number would survive no more failures than one less.
-const MEANT_BROKERS: [u32; 3] = [1, 3, 5];
+const BROKERS: [u32; 3] = [1, 3, 5];
 
 impl Plan {
     /// # Errors
@@ -50,7 +50,7 @@ impl Plan {
     }
 
     fn validate_topology(&self) -> Result<(), PlanError> {
-        if !MEANT_BROKERS.contains(&self.topology.brokers) {
+        if !BROKERS.contains(&self.topology.brokers) {
             let what = "must be 1, 3 or 5: every broker is a voter of the metadata quorum";
             return Err(invalid("topology.brokers", what));
         }

@@ -3,7 +3,7 @@
 //!
 //! | file | one line |
 //! |--|--|
-//! | `machine` | decides: order, flush, acknowledgement, bounds, truncation, roles |
+//! | `machine`, `messages` | decides: order, flush, acknowledgement, bounds, truncation, roles; what goes in and comes out |
 //! | `leader` | what a leader knows of the other replicas; the in-sync set |
 //! | `isr` | what is asked of the controller |
 //! | `clean` | one pass of the cleaner |
@@ -19,6 +19,7 @@ mod driver;
 pub mod isr;
 pub mod leader;
 pub mod machine;
+mod messages;
 pub mod probe;
 
 use std::cell::RefCell;
