@@ -155,6 +155,10 @@ pub struct WhichArgs {
 pub struct ReplayArgs {
     #[command(flatten)]
     pub which: WhichArgs,
+    /// Show on stderr what the system logs, with simulated time and node: off, error, warn, info, debug, trace, or
+    /// TARGET=LEVEL,…
+    #[arg(long, value_name = "LEVEL", value_parser = filter)]
+    pub log: Option<String>,
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -433,6 +437,14 @@ pub enum FlushArg {
     Fsync,
     /// It survives kill -9, not power loss: Kafka's default
     PageCache,
+}
+
+/// The text of a filter that can be parsed.
+fn filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("write a level (off, error, warn, info, debug, trace) or TARGET=LEVEL,…".into()),
+    }
 }
 
 fn cluster_size(text: &str) -> Result<u16, String> {
