@@ -302,6 +302,7 @@ mod tests {
         Bug {
             name: "early-ack".into(),
             what: "acknowledges before fsync".into(),
+            note: None,
             checks: vec!["acked-durable".into()],
             scenario: "swarm".into(),
             seeds: 500,

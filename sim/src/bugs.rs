@@ -8,7 +8,8 @@
 //!
 //! diff --git a/system/… b/system/…
 //! ```
-//! `check` may name several properties, separated by commas: any of them will do.
+//! `check` may name several properties, separated by commas: any of them will do. A line `note:` says, where the bug that is
+//! meant cannot exist here, why not, and what stands in for it.
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,8 @@ pub struct Bug {
     /// The file's name without `.patch`.
     pub name: String,
     pub what: String,
+    /// Why it is not quite the bug that it stands for.
+    pub note: Option<String>,
     /// Properties of which one must find it.
     pub checks: Vec<String>,
     pub scenario: String,
@@ -72,15 +75,16 @@ impl Bug {
         let start = if text.starts_with("diff --git ") { Some(0) } else { text.find("\ndiff --git ").map(|i| i + 1) };
         let start = start.ok_or("no line `diff --git …`")?;
         let (header, diff) = text.split_at(start);
-        let field = |key: &str| {
+        let optional = |key: &str| {
             let values: Vec<&str> =
                 header.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(':').map(str::trim)).collect();
             match values[..] {
-                [value] if !value.is_empty() => Ok(value),
-                [] | [_] => Err(format!("no line `{key}: …` before the diff")),
+                [] => Ok(None),
+                [value] => Ok(Some(value).filter(|v| !v.is_empty())),
                 _ => Err(format!("several lines `{key}: …`")),
             }
         };
+        let field = |key: &str| optional(key)?.ok_or_else(|| format!("no line `{key}: …` before the diff"));
         let checks: Vec<String> = field("check")?.split(',').map(|c| c.trim().to_owned()).collect();
         // The runner's own verdict, that a phase did not end within its budget, is in no invariant's file.
         let known = |check: &str| check == LIVENESS || invariants::find(check).is_some();
@@ -96,6 +100,7 @@ impl Bug {
         Ok(Self {
             name: name.to_owned(),
             what: field("what")?.to_owned(),
+            note: optional("note")?.map(str::to_owned),
             checks,
             scenario,
             seeds,
@@ -118,6 +123,15 @@ mod tests {
         assert_eq!(bug.checks, ["acked-durable", "no-duplicate"]);
         assert_eq!((bug.scenario.as_str(), bug.seeds), ("swarm", 500));
         assert!(bug.diff.starts_with("diff --git a/x b/x\n"));
+        assert_eq!(bug.note, None);
+    }
+
+    #[test]
+    fn reads_a_note() {
+        let note = "note: acknowledgements wait for nothing else here";
+        let bug = Bug::parse("x", &GOOD.replace("check: ", &format!("{note}\ncheck: "))).unwrap();
+        assert_eq!(bug.note.as_deref(), note.strip_prefix("note: "));
+        assert!(Bug::parse("x", &GOOD.replace("check: ", &format!("{note}\n{note}\ncheck: "))).is_err());
     }
 
     #[test]
