@@ -9,7 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use history::{LoadedMember, MemberAssignment, Observation, Observed, TopicPartition, Verdict, Witness};
+use history::{
+    LoadedMember, MemberAssignment, Observation, Observed, OpId, OpKind, OpResult, PolledPartition, TopicPartition,
+    Verdict, Witness,
+};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -56,7 +59,38 @@ fn check(context: &Context<'_>) -> Verdict {
             _ => {}
         }
     }
+    reads(context, &mut found);
     found.verdict()
+}
+
+/// Members read what they were told that they have.
+fn reads(context: &Context<'_>, found: &mut Violations) {
+    let mut told: BTreeMap<u32, BTreeSet<(&str, i32)>> = BTreeMap::new();
+    for (i, op) in context.history.ops.iter().enumerate() {
+        match (&op.kind, &op.result) {
+            (OpKind::Subscribe { .. }, _) => {
+                told.insert(op.client, BTreeSet::new());
+            }
+            (OpKind::Rebalance { assigned }, _) => {
+                told.insert(op.client, assigned.iter().map(|p| (p.topic.as_str(), p.partition)).collect());
+            }
+            (OpKind::Poll { .. }, OpResult::Polled { reads }) => {
+                let Some(has) = told.get(&op.client) else { continue };
+                let stray = |r: &&PolledPartition| !has.contains(&(r.topic.as_str(), r.partition));
+                for read in reads.iter().filter(stray) {
+                    let Some(record) = read.records.first() else { continue };
+                    let witness = Witness::offset(&read.topic, read.partition, record.offset);
+                    let witness = witness.expected(format_args!("no record for client {}", op.client));
+                    found.add(
+                        Some(OpId(i)),
+                        "a member reads a partition that it does not have",
+                        witness.found("this one"),
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 fn at(group: &str, generation: i32) -> Witness {
@@ -197,6 +231,8 @@ fn list(members: &[MemberAssignment]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use history::{Op, PolledRecord};
+
     use super::*;
     use crate::fixture::mutate::*;
     use crate::fixture::{self, Mutator};
@@ -236,6 +272,35 @@ mod tests {
         assert!(!is_same(&before, &swapped));
         let dynamic = [before[0].clone(), of(uuid(3), 1)];
         assert!(!is_same(&dynamic, &[before[0].clone(), of(uuid(4), 1)]));
+    }
+
+    #[test]
+    fn a_member_reads_what_it_has() {
+        let p = |n| TopicPartition::new("data", n);
+        let records = vec![PolledRecord { offset: 3, client: 0, n: 0 }];
+        let poll = |n| {
+            let reads = vec![PolledPartition { topic: "data".to_owned(), partition: n, records: records.clone() }];
+            (OpKind::Poll { read_committed: true, txn: None }, OpResult::Polled { reads })
+        };
+        let told = |assigned| (OpKind::Rebalance { assigned }, OpResult::Ok { offset: None });
+        let subscribe = || (OpKind::Subscribe { topics: vec!["data".to_owned()] }, OpResult::Ok { offset: None });
+        let verdict = |steps: Vec<(OpKind, OpResult)>| {
+            let mut history = fixture::cluster();
+            for (n, (kind, result)) in (0..).zip(steps) {
+                history.ops.push(Op { client: 99, n, kind, invoked_ns: n, completed_ns: Some(n), result });
+            }
+            PROPERTY.check(&Context::new(&history))
+        };
+        let good = vec![subscribe(), told(vec![p(0), p(1)]), poll(1), poll(0), told(vec![p(0)]), poll(0)];
+        assert_eq!(verdict(good), Verdict::Pass);
+        assert_eq!(verdict(vec![poll(1)]), Verdict::Pass, "a reader that is no member");
+        for bad in [
+            vec![subscribe(), poll(1)],
+            vec![subscribe(), told(vec![p(0), p(1)]), told(vec![p(0)]), poll(1)],
+            vec![subscribe(), told(vec![p(1)]), subscribe(), poll(1)],
+        ] {
+            assert!(matches!(verdict(bad), Verdict::Fail(_)));
+        }
     }
 
     /// KIP-848 epochs do not mean one owner at a time over the whole of an epoch.
