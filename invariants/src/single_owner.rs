@@ -2,7 +2,8 @@
 //!
 //! Source: Kafka's group protocol (KIP-62, KIP-429) and KIP-848, in which a partition goes to its next owner only when the
 //! last one has given it up. Judged from what coordinators made durable, over failovers too, and from what members say that
-//! they own.
+//! they own. And from what they read: nothing of a partition from when their application hears that it is to be given up, or
+//! is lost, until it hears that it has it again (KAFKA-14196).
 //!
 //! Not claimed: that every partition has an owner; that a member of an old generation has noticed (it is fenced, which
 //! offsets-kept sees).

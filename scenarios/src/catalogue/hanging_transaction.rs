@@ -44,6 +44,17 @@ fn generate(seed: u64, families: &Families) -> Plan {
         };
         strike(&mut plan, Family::Duplicates, Trigger::At { ms }, action);
     }
+    // What the coordinator answers about a transaction comes after the transaction's marker.
+    for _ in 0..rng.range(1, 3) {
+        let action = Action::Straggle {
+            from: Target::Leader(transactions_partition(&plan, &mut rng)),
+            to: Target::Leader(workload_partition(&plan, &mut rng)),
+            per_million: rng.range(50_000, 300_000) as u32,
+            up_to_ms: plan.knobs.client.transaction_timeout_ms + rng.range(500, 1_500),
+            for_ms: rng.range(1_000, 3_000),
+        };
+        strike(&mut plan, Family::Duplicates, Trigger::At { ms: rng.range(300, 9_000) }, action);
+    }
     for _ in 0..rng.range(1, 3) {
         let action = Action::Cut {
             from: Target::Leader(transactions_partition(&plan, &mut rng)),
