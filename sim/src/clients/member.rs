@@ -23,14 +23,17 @@ use super::{Progress, Stage};
 
 /// A poll that brought nothing is looked at this often.
 const TICK: Duration = Duration::from_millis(500);
+/// How long the work on a poll's records takes at most, where it takes long.
+const WORK_MS: u64 = 400;
 /// Between attempts of a call that has to succeed sooner or later.
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(stage: &Rc<Stage>, id: u32, script: &plan::Member, progress: &Rc<Progress>) {
+    let chance = RefCell::new(env::rng::stream("workload.work"));
     while let Some(stay) = script.stays.get(progress.batch.get()) {
         env::time::sleep(stage.until(stay.from_ms)).await;
         while is_on(stage, stay) {
-            let member = Member::new(stage, id, script, progress);
+            let member = Member::new(stage, id, script, progress, &chance);
             member.stay(stay).await;
         }
         progress.batch.set(progress.batch.get() + 1);
@@ -55,6 +58,7 @@ struct Member<'a> {
     id: u32,
     script: &'a plan::Member,
     progress: &'a Rc<Progress>,
+    chance: &'a RefCell<seed::Rng>,
     consumer: GroupConsumer,
     producer: Option<Producer>,
     /// What this life committed last.
@@ -62,7 +66,13 @@ struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    fn new(stage: &'a Rc<Stage>, id: u32, script: &'a plan::Member, progress: &'a Rc<Progress>) -> Self {
+    fn new(
+        stage: &'a Rc<Stage>,
+        id: u32,
+        script: &'a plan::Member,
+        progress: &'a Rc<Progress>,
+        chance: &'a RefCell<seed::Rng>,
+    ) -> Self {
         let (session_timeout, heartbeat_interval) = stage.group;
         let assignor = match script.protocol {
             plan::GroupProtocol::Range => Assignor::Range,
@@ -101,6 +111,7 @@ impl<'a> Member<'a> {
             id,
             script,
             progress,
+            chance,
         };
         member.event(OpKind::Subscribe { topics: vec![script.topic.clone()] });
         member
@@ -179,13 +190,16 @@ impl<'a> Member<'a> {
             }
         };
         let results: Vec<_> = results.into_iter().filter(|r| r.error.is_none()).collect();
-        recording.complete(poll, OpResult::Polled { reads: results.iter().map(read).collect() });
         let known = self.consumer.positions();
         let moved = |r: &FetchResult| {
             let at = known.get(&r.partition)?.clone();
             (self.committed.borrow().get(&r.partition) != Some(&at.offset)).then(|| (r.partition.clone(), at))
         };
         let offsets: BTreeMap<_, _> = results.iter().filter_map(moved).collect();
+        if !offsets.is_empty() {
+            self.work().await;
+        }
+        recording.complete(poll, OpResult::Polled { reads: results.iter().map(read).collect() });
         match (&self.script.commit, &self.producer, txn) {
             (Commit::Each, ..) if !offsets.is_empty() => {
                 self.commit(&offsets).await;
@@ -195,6 +209,17 @@ impl<'a> Member<'a> {
                 self.copy(producer, to, txn, &results, &offsets).await
             }
             _ => Step::On,
+        }
+    }
+
+    /// On what a poll brought: only then it counts as read. A crash takes it all back.
+    async fn work(&self) {
+        let ms = {
+            let mut chance = self.chance.borrow_mut();
+            if chance.chance(1, 4) { chance.range(1, WORK_MS) } else { 0 }
+        };
+        if ms > 0 {
+            env::time::sleep(Duration::from_millis(ms)).await;
         }
     }
 
