@@ -181,6 +181,8 @@ struct Shared {
     wake: Notify,
     /// The application has something to hear.
     news: Notify,
+    /// The application has heard of all losses.
+    heard: Notify,
 }
 
 impl Drop for GroupConsumer {
@@ -234,6 +236,7 @@ impl GroupConsumer {
             counts: RefCell::default(),
             wake: Notify::new(),
             news: Notify::new(),
+            heard: Notify::new(),
             config,
         });
         let _task = env::task::spawn(Rc::clone(&shared).run()).abort_on_drop();
@@ -498,6 +501,7 @@ impl Shared {
     /// The application has heard of all losses, and acts as who this member is now.
     fn up_to_date(&self) {
         if !self.has_losses_to_tell() {
+            self.heard.notify_waiters();
             *self.last_told.borrow_mut() = self.membership.borrow().identity();
         }
     }
@@ -591,8 +595,18 @@ impl Shared {
     }
 
     /// Finds where to begin with these partitions, and begins with those that are still its own by this take then.
+    ///
+    /// Not before the application has heard of earlier losses. A member that lost partitions may be given them again in the
+    /// same generation, and what its application committed meanwhile, of records from before the loss, is valid:
+    ///   1. The application polls records of p0 and begins a transaction; the group's coordinator dies.
+    ///   2. The member's session ends, for all it knows. It joins again at the next coordinator, which had counted it as a
+    ///      member all along: same generation, same partitions, and p0 begins at the offset committed before.
+    ///   3. The transaction commits p0's offset by that generation, and the same records are read and copied again.
     async fn begin_reading(self: Rc<Self>, taken: BTreeSet<TopicPartition>, take: u64) {
         let still = |tp: &TopicPartition| self.takes.borrow().get(tp) == Some(&take);
+        while self.has_losses_to_tell() {
+            self.heard.notified().await;
+        }
         for attempt in 0.. {
             let wanted: Vec<_> = taken.iter().filter(|tp| still(tp)).cloned().collect();
             if wanted.is_empty() {
