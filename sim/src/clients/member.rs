@@ -200,6 +200,10 @@ impl<'a> Member<'a> {
             self.work().await;
         }
         recording.complete(poll, OpResult::Polled { reads: results.iter().map(read).collect() });
+        if self.stage.stop.get() {
+            // Members leave by now, and those that stay are given what they had: nothing is begun any more.
+            return Step::On;
+        }
         match (&self.script.commit, &self.producer, txn) {
             (Commit::Each, ..) if !offsets.is_empty() => {
                 self.commit(&offsets).await;
