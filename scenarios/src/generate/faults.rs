@@ -150,7 +150,11 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
                 let action = Action::DiskFull { node, for_ms };
                 all.push(Fault { id: 0, family, trigger: Trigger::At { ms }, action });
             }
-            all.push(Fault { id: 0, family, trigger, action });
+            all.push(Fault { id: 0, family, trigger: trigger.clone(), action: action.clone() });
+            // Connections last: that new ones hang matters to those who just lost theirs.
+            if let Action::ConnectHang { from, to, .. } = action {
+                all.push(Fault { id: 0, family, trigger, action: Action::Reset { a: from, b: to } });
+            }
         }
     }
     let first = plan.faults.iter().map(|f| f.id + 1).max().unwrap_or(0);
