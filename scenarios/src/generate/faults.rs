@@ -170,8 +170,8 @@ fn broker(plan: &Plan, rng: &mut Rng) -> Target {
         return Target::Node(NodeName::new(Role::Broker, 0));
     }
     match rng.range(0, 9) {
-        0..4 => Target::Node(broker_node(plan, rng)),
-        4..6 => Target::Leader(workload_partition(plan, rng)),
+        0..2 => Target::Node(broker_node(plan, rng)),
+        2..6 => Target::Leader(workload_partition(plan, rng)),
         6 => Target::Follower(workload_partition(plan, rng)),
         7..9 => Target::Leader(transactions_partition(plan, rng)),
         _ => Target::Controller,
@@ -310,6 +310,10 @@ fn disk(plan: &Plan, rng: &mut Rng) -> Action {
     let node = broker(plan, rng);
     match rng.range(0, 4) {
         0 => Action::FsyncError { node, restart_after_ms: rng.range(300, 1_500) },
+        // Of several brokers one that has to write.
+        1 | 2 if plan.topology.brokers > 1 => {
+            Action::DiskFull { node: Target::Leader(workload_partition(plan, rng)), for_ms: rng.range(300, 1_500) }
+        }
         1 | 2 => Action::DiskFull { node, for_ms: rng.range(300, 1_500) },
         3 => Action::Power { node, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
         _ => Action::DiskStall { node, for_ms: rng.range(200, 2_500) },
