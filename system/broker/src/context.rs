@@ -16,6 +16,7 @@ use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::lifecycle::Lifecycle;
 use crate::metadata::image::NO_LEADER;
 use crate::metadata::{Metadata, PartitionState};
+use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
@@ -29,6 +30,7 @@ const INTERNAL_REPLICAS: usize = 3;
 pub struct Context {
     pub config: BrokerConfig,
     pub(crate) failure: Failure,
+    pub(crate) metrics: Metrics,
     pub(crate) metadata: Metadata,
     pub(crate) controller: Rc<ControllerChannel>,
     pub(crate) peers: Peers,

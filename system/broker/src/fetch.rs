@@ -161,6 +161,9 @@ async fn answer(context: &Context, version: i16, request: FetchRequest) -> Fetch
             };
             let data = partition_data(p.partition, result, isolation);
             let known = asked.and_then(|a| a.partition.as_ref().ok());
+            if let (Some(partition), Some(records)) = (known, data.records.as_ref()) {
+                partition.traffic().fetched(records.len(), matches!(reader, Reader::Replica { .. }));
+            }
             with_leader(context, version, data, known)
         });
         let partitions = partitions.collect();

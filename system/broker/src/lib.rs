@@ -14,6 +14,7 @@
 //! | `group` | consumer groups and their offsets |
 //! | `partition`, `produce`, `fetch`, `list_offsets`, `purgatory` | records |
 //! | `peer` | calls to other brokers |
+//! | `metrics` | what it can be measured by |
 
 mod api_versions;
 mod broker;
@@ -39,6 +40,7 @@ mod lifecycle;
 mod list_offsets;
 pub mod metadata;
 mod metadata_api;
+mod metrics;
 mod offset_for_leader_epoch;
 pub mod partition;
 pub mod peer;
@@ -54,6 +56,7 @@ mod topics;
 mod turn;
 pub mod txn;
 
+pub use self::metrics::{Metrics, Observer};
 pub use broker::Broker;
 pub use config::{BrokerConfig, Flush};
 pub use context::Context;

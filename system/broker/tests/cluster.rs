@@ -206,6 +206,27 @@ fn a_rolling_restart_loses_nothing() {
     assert!(summary.acked > 500, "{} acknowledged", summary.acked);
 }
 
+/// Wall clocks that step by hours, in both directions, while another broker is down: nothing of membership, elections or
+/// replication is by the wall clock.
+#[test]
+fn stepped_clocks_lose_nothing() {
+    let hour = Duration::from_secs(3600);
+    let summary = run(3, async |world, nodes, _| {
+        world.sleep(Duration::from_secs(6)).await;
+        for (n, node) in nodes.iter().enumerate() {
+            world.clock(*node).step(hour * 5, n % 2 == 0);
+            world.sleep(Duration::from_secs(2)).await;
+            let other = nodes[(n + 1) % nodes.len()];
+            world.crash(other);
+            world.sleep(Duration::from_secs(5)).await;
+            world.clock(*node).step(hour * 9, n % 2 == 1);
+            world.restart(other);
+            world.sleep(Duration::from_secs(8)).await;
+        }
+    });
+    assert!(summary.acked > 500, "{} acknowledged", summary.acked);
+}
+
 /// A schedule of faults drawn from the seed: at most one broker down at a time.
 async fn disturb(world: &World, nodes: &[NodeId], seed: u64) {
     let mut rng = seed::stream(seed, "cluster", &[]);

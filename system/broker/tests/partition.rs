@@ -9,7 +9,7 @@ use log::{LogConfig, Marker, Offset, Origin, TransactionVersion};
 use protocol::batch::{BatchBuilder, Record, split};
 use protocol::{ErrorCode, Uuid};
 use streamproof_broker::partition::{Acks, Isolation, Partition, PartitionConfig, TopicPartition};
-use streamproof_broker::{Failure, Flush};
+use streamproof_broker::{Failure, Flush, Metrics};
 
 fn on_node<F: Future>(f: impl FnOnce(PathBuf) -> F) -> F::Output {
     let dir = tempfile::tempdir().unwrap();
@@ -19,8 +19,14 @@ fn on_node<F: Future>(f: impl FnOnce(PathBuf) -> F) -> F::Output {
 async fn open(dir: &Path, flush: Flush) -> Partition {
     let id = TopicPartition { topic: "t".into(), topic_id: Uuid::from_u128(1), partition: 0 };
     let log = LogConfig { segment_bytes: 4000, ..LogConfig::default() };
-    let config =
-        PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20, lag_max: Duration::from_secs(10) };
+    let config = PartitionConfig {
+        log,
+        flush,
+        node_id: 1,
+        max_queued_bytes: 1 << 20,
+        lag_max: Duration::from_secs(10),
+        metrics: Metrics::default(),
+    };
     Partition::open(id, dir.to_owned(), config, 1, Failure::default()).await.unwrap()
 }
 

@@ -25,6 +25,7 @@ use super::machine::{Action, Following, Input, Machine, Outcome, Position, Setti
 use super::probe::{PartitionEvent, PartitionProbe};
 use super::{Acks, Appended, Inner, Partition, PartitionConfig, TopicPartition};
 use crate::failure::{BrokerError, Failure};
+use crate::metrics::{Metrics, TopicTraffic};
 use crate::purgatory::Purgatory;
 
 const ROLE: &str = "broker";
@@ -84,7 +85,11 @@ pub(super) async fn open(
     let machine = Rc::new(RefCell::new(machine));
     let (commands, inbox) = mpsc::unbounded_channel();
     let reader = log.reader();
+    let traffic = config.metrics.traffic.topic(&id.topic);
     let driver = Driver {
+        node: config.node_id,
+        metrics: config.metrics,
+        traffic: Rc::clone(&traffic),
         id: Rc::clone(&id),
         segment_bytes: config.log.segment_bytes as usize,
         log,
@@ -109,7 +114,7 @@ pub(super) async fn open(
     });
     let task = task::spawn(driver.run()).abort_on_drop();
     let task = Some(task).into();
-    Ok(Partition(Rc::new(Inner { id, machine, commands, reader, purgatory, failure, task })))
+    Ok(Partition(Rc::new(Inner { id, machine, commands, reader, purgatory, failure, traffic, task })))
 }
 
 /// The log as a machine starts from it.
@@ -126,6 +131,9 @@ fn start(log: &Log, high_watermark: Offset) -> Start {
 
 struct Driver {
     id: Rc<TopicPartition>,
+    node: i32,
+    metrics: Metrics,
+    traffic: Rc<TopicTraffic>,
     segment_bytes: usize,
     log: Log,
     /// Shared with the handles, which only look at it.
@@ -209,10 +217,12 @@ impl Driver {
                 self.flush = None;
                 match self.log.flushed(result).await {
                     Ok(offset) => {
+                        self.metrics.storage.flushes.inc();
                         self.report(|| PartitionEvent::Flushed { offset });
                         Input::Flushed(offset)
                     }
                     Err(error) => {
+                        self.metrics.storage.failed_flushes.inc();
                         self.fatal(error);
                         Input::FlushFailed
                     }
@@ -256,7 +266,9 @@ impl Driver {
                 let log = match cut {
                     Ok(()) => {
                         let (to, high_watermark) = (self.log.end_offset(), self.purgatory.bounds().high_watermark);
-                        tracing::info!(partition = %self.id, from, to, high_watermark, "truncated");
+                        let TopicPartition { topic, partition, .. } = &*self.id;
+                        let (node, epoch) = (self.node, self.machine.borrow().leader_epoch());
+                        tracing::info!(node, topic, partition, epoch, from, to, high_watermark, "truncated");
                         self.report(|| PartitionEvent::Truncated { from, to, high_watermark });
                         Some(start(&self.log, high_watermark.min(to)))
                     }
@@ -349,7 +361,9 @@ impl Driver {
             }
         };
         if let Some(event) = event {
-            tracing::debug!(partition = %self.id, ?event, "role changed");
+            let TopicPartition { topic, partition, .. } = &*self.id;
+            let (node, epoch) = (self.node, self.machine.borrow().leader_epoch());
+            tracing::debug!(node, topic, partition, epoch, ?event, "role changed");
             self.report(|| event);
         }
         self.purgatory.role_changed();
@@ -377,9 +391,11 @@ impl Driver {
 
     /// Appends the leader's batches. What went in before one that does not is kept.
     async fn replicate(&mut self, records: Bytes) -> Outcome {
+        let (mut bytes, mut appended_bytes) = (0, 0);
         let (mut epochs, mut transactions) = (Vec::new(), Vec::new());
         let mut range = None;
         for piece in pieces(records, self.segment_bytes) {
+            bytes += piece.len();
             let records = BatchHeader::parse(&piece).map_or(1, |h| i64::from(h.last_offset_delta) + 1);
             let appended = match self.roll_if_due(piece.len(), records).await {
                 Ok(()) => self.log.append_replicated(piece, clock::now()).await,
@@ -390,6 +406,7 @@ impl Driver {
                     epochs.extend(e);
                     transactions.extend(t);
                     range = Some((range.map_or(first, |(begin, _)| begin), last));
+                    appended_bytes = bytes;
                 }
                 Outcome::Failed => return Outcome::Failed,
                 other if range.is_none() => return other,
@@ -397,6 +414,7 @@ impl Driver {
             }
         }
         let Some((first, last)) = range else { return Outcome::Refused(ErrorCode::CORRUPT_MESSAGE) };
+        self.traffic.replicated(appended_bytes);
         self.report(|| PartitionEvent::Replicated { base: first, last });
         Outcome::Done { first, last, epochs, transactions }
     }
@@ -433,7 +451,8 @@ impl Driver {
                 return Outcome::Duplicate { first, last };
             }
             Err(refusal) => {
-                tracing::debug!(partition = %self.id, %refusal, "append refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::debug!(node = self.node, topic, partition, epoch = leader_epoch, %refusal, "append refused");
                 let code = error_code(&refusal);
                 self.report(|| PartitionEvent::Refused {
                     error: code.code(),
@@ -444,12 +463,14 @@ impl Driver {
                 return Outcome::Refused(code);
             }
         }
-        let outcome = match self.roll_if_due(records.len(), i64::from(header.last_offset_delta) + 1).await {
+        let bytes = records.len();
+        let outcome = match self.roll_if_due(bytes, i64::from(header.last_offset_delta) + 1).await {
             Ok(()) => self.log.append(records, leader_epoch, clock::now()).await,
             Err(error) => Err(error),
         };
         let outcome = self.outcome(outcome);
         if let Outcome::Done { first, last, .. } = outcome {
+            self.traffic.produced(header.records_count, bytes);
             self.report(|| PartitionEvent::Appended {
                 base: first,
                 last,
@@ -468,7 +489,8 @@ impl Driver {
             Ok(MarkerVerdict::Append) => {}
             Ok(MarkerVerdict::AlreadyWritten) => return Outcome::MarkerThere,
             Err(refusal) => {
-                tracing::debug!(partition = %self.id, %refusal, "marker refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::debug!(node = self.node, topic, partition, epoch = leader_epoch, %refusal, "marker refused");
                 return Outcome::Refused(error_code(&refusal));
             }
         }
@@ -507,11 +529,14 @@ impl Driver {
                 Outcome::Done { first, last, epochs, transactions }
             }
             Err(LogError::Invalid { reason }) => {
-                tracing::debug!(partition = %self.id, reason, "batch refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::debug!(node = self.node, topic, partition, reason, "batch refused");
                 Outcome::Refused(ErrorCode::CORRUPT_MESSAGE)
             }
             Err(error) if error.is_clean() => {
-                tracing::warn!(partition = %self.id, %error, "append refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::warn!(node = self.node, topic, partition, %error, "append refused");
+                self.metrics.storage.refused_appends.inc();
                 env::sometimes!(true, "partition: append refused by a full disk");
                 Outcome::Refused(ErrorCode::NOT_ENOUGH_REPLICAS)
             }

@@ -62,6 +62,8 @@ struct Copy {
     partition: Partition,
     /// (leader epoch, partition epoch, min.insync.replicas) that it was last told.
     told: (i32, i32, usize),
+    /// The in-sync set that it was last told of; empty before there was any.
+    isr: Vec<i32>,
     /// The controller knows that it is kept here, so that a directory that is lost would be missed. Until then the only
     /// copy of a partition is not led; one of several need not say it.
     placed: bool,
@@ -164,6 +166,11 @@ impl Replicas {
         copy.ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
     }
 
+    /// All copies that are open here, whether or not clients find them already.
+    pub fn partitions(&self) -> Vec<Partition> {
+        self.copies.borrow().values().map(|copy| copy.partition.clone()).collect()
+    }
+
     fn leads(&self, key: PartitionKey, leader_epoch: i32) -> bool {
         let copies = self.copies.borrow();
         copies.get(&key).is_some_and(|c| c.told.0 >= leader_epoch && c.partition.is_leader())
@@ -234,7 +241,7 @@ impl Replicas {
                     return Err(BrokerError::storage(dir.display(), reason));
                 }
                 claim(&self.data_dir, &dir, &id).await.map_err(missing)?;
-                let config = PartitionConfig::of(&context.config);
+                let config = PartitionConfig::of(&context.config, context.metrics.clone());
                 let controller: Rc<dyn AlterPartition> = Rc::new(Controller(Rc::downgrade(context)));
                 let failure = context.failure.clone();
                 let partition = Partition::recover(id, dir, config, high_watermark, Some(controller), failure).await?;
@@ -244,7 +251,9 @@ impl Replicas {
         for opened in join_all(opening).await {
             let (key, partition, placed) = opened?;
             // Until it has a role, nothing is served.
-            self.copies.borrow_mut().insert(key, Copy { partition, told: (-1, -1, 0), placed, coordinator: None });
+            self.copies
+                .borrow_mut()
+                .insert(key, Copy { partition, told: (-1, -1, 0), isr: Vec::new(), placed, coordinator: None });
         }
         Ok(())
     }
@@ -278,7 +287,7 @@ impl Replicas {
     }
 
     async fn lead(&self, context: &Rc<Context>, key: PartitionKey, wanted: &Wanted) -> Result<(), BrokerError> {
-        let Some(partition) = self.told(key, wanted) else { return Ok(()) };
+        let Some(partition) = self.told(context, key, wanted) else { return Ok(()) };
         self.fetchers.borrow_mut().stop(key);
         let before = partition.is_leader().then(|| partition.leader_epoch());
         let PartitionState { leader_epoch, partition_epoch, replicas, isr, .. } = wanted.state.clone();
@@ -321,7 +330,7 @@ impl Replicas {
     }
 
     async fn follow(&self, context: &Rc<Context>, key: PartitionKey, wanted: &Wanted) {
-        let Some(partition) = self.told(key, wanted) else { return };
+        let Some(partition) = self.told(context, key, wanted) else { return };
         if partition.is_leader() {
             self.resign(context, key, &partition);
         }
@@ -339,10 +348,17 @@ impl Replicas {
     }
 
     /// Notes what the copy is told now.
-    fn told(&self, key: PartitionKey, wanted: &Wanted) -> Option<Partition> {
+    fn told(&self, context: &Context, key: PartitionKey, wanted: &Wanted) -> Option<Partition> {
         let mut copies = self.copies.borrow_mut();
         let copy = copies.get_mut(&key)?;
         copy.told = wanted.told();
+        let before = std::mem::replace(&mut copy.isr, wanted.state.isr.clone());
+        if wanted.state.leader == context.config.node_id && !before.is_empty() && before != copy.isr {
+            context.metrics.replication.isr_changed(&before, &copy.isr);
+            let (node, topic, partition) = (context.config.node_id, &wanted.topic, key.1);
+            let epoch = wanted.state.leader_epoch;
+            tracing::info!(node, topic, partition, epoch, ?before, isr = ?copy.isr, "in-sync set changed");
+        }
         Some(copy.partition.clone())
     }
 
@@ -525,7 +541,8 @@ impl AlterPartition for Controller {
             let context = context.upgrade().ok_or(ErrorCode::NOT_CONTROLLER)?;
             let IsrProposal { topic_id, partition, leader_epoch, partition_epoch, isr } = proposal;
             let change = IsrChange { topic_id, partition, leader_epoch, partition_epoch, isr, recovering: false };
-            let state = context.controller.alter_partition(change).await?;
+            let state = context.controller.alter_partition(change).await;
+            let state = state.inspect_err(|_| context.metrics.replication.failed_updates.inc())?;
             let proposal::IsrState { leader, leader_epoch, isr, partition_epoch, .. } = state;
             Ok(IsrState { leader, leader_epoch, isr, partition_epoch })
         })

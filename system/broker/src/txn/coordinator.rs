@@ -10,6 +10,7 @@ use protocol::ErrorCode;
 
 use super::machine::{Config, Reply, Request};
 use super::shard::Shard;
+use super::state::Txn;
 use crate::context::Context;
 use crate::internal_topics::{TRANSACTION_STATE, partition_for};
 use crate::partition::Partition;
@@ -54,6 +55,11 @@ impl TxnCoordinator {
         // Whatever keeps it from being created, it may be there later.
         let partitions = partitions.map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE)?;
         Ok(partition_for(transactional_id, partitions))
+    }
+
+    /// Looks at every transactional id that this broker coordinates, as it is in the log.
+    pub(crate) fn each(&self, look: &mut dyn FnMut(&Txn)) {
+        self.shards.borrow().values().for_each(|(shard, _)| shard.each(look));
     }
 
     pub(crate) async fn request(&self, transactional_id: &str, request: Request) -> Reply {

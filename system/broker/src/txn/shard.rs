@@ -100,6 +100,13 @@ impl Shard {
         (shard, task, wait)
     }
 
+    /// Looks at every transactional id; at none while they are being read.
+    pub fn each(&self, look: &mut dyn FnMut(&Txn)) {
+        if self.phase.get() == Phase::Serving {
+            self.machine.borrow().txns().for_each(look);
+        }
+    }
+
     /// Nothing is answered, decided or marked any more.
     pub fn resign(&self) {
         self.phase.set(Phase::Resigned);
@@ -251,7 +258,8 @@ impl Shard {
                     }
                 }
                 Err(error) if error.certainty() == Certainty::Failed => {
-                    tracing::warn!(%error, "transaction state was refused");
+                    let (partition, epoch) = (self.partition.id().partition, self.leader_epoch);
+                    tracing::warn!(topic = TRANSACTION_STATE, partition, epoch, %error, "transaction state was refused");
                     env::time::sleep(BACKOFF).await;
                     for p in group {
                         let (transactional_id, token) = (p.transactional_id, p.token);
@@ -260,7 +268,9 @@ impl Shard {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "transaction state is unknown, reading it anew");
+                    let (partition, epoch) = (self.partition.id().partition, self.leader_epoch);
+                    let topic = TRANSACTION_STATE;
+                    tracing::warn!(topic, partition, epoch, %error, "transaction state is unknown, reading it anew");
                     return;
                 }
             }
@@ -330,7 +340,7 @@ impl Shard {
                 let fenced =
                     matches!(*error, ErrorCode::TRANSACTION_COORDINATOR_FENCED | ErrorCode::INVALID_PRODUCER_EPOCH);
                 env::sometimes!(fenced, "a deposed transaction coordinator's marker is refused");
-                tracing::debug!(transactional_id, topic, index, %error, "no marker yet");
+                tracing::debug!(transactional_id, topic, partition = index, %error, "no marker yet");
             }
             if left.is_empty() {
                 return true;

@@ -62,6 +62,10 @@ impl Machine {
         self.entries.get(transactional_id).map(|e| &e.txn)
     }
 
+    pub fn txns(&self) -> impl Iterator<Item = &Txn> {
+        self.entries.values().map(|e| &e.txn)
+    }
+
     /// Takes over what the log replayed to: decided transactions are finished, ongoing ones keep the rest of their
     /// time-out.
     pub fn load(&mut self, now: Now, replayed: BTreeMap<String, Txn>) -> Vec<Action> {
