@@ -2,6 +2,7 @@
 //! written then.
 
 mod checks;
+mod observed;
 mod refusals;
 mod regresses;
 mod runs;

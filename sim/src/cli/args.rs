@@ -354,6 +354,23 @@ pub struct ServeArgs {
     /// Where each broker of the cluster listens, the same for all of them: 0@127.0.0.1:9092,1@…
     #[arg(long, value_name = "ID@HOST:PORT", value_delimiter = ',', value_parser = member, requires = "broker_id")]
     pub quorum: Vec<(i32, std::net::SocketAddr)>,
+    /// Serve the metrics of all nodes of this process here, for Prometheus: http://ADDRESS:PORT/metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// What to log on stderr: off, error, warn, info, debug, trace, or TARGET=LEVEL,… [default: RUST_LOG, else warn]
+    #[arg(long, value_name = "LEVEL", value_parser = filter)]
+    pub log: Option<String>,
+    /// How to log
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
+}
+
+/// The text of a filter that can be parsed.
+fn filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("write a level (off, error, warn, info, debug, trace) or TARGET=LEVEL,…".into()),
+    }
 }
 
 fn cluster_size(text: &str) -> Result<u16, String> {

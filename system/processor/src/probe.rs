@@ -47,7 +47,7 @@ impl Probe {
                 tracing::info!(generation, checkpoint, "attempt is deployed");
             }
             Self::AttemptRunning { generation } => tracing::info!(generation, "attempt runs"),
-            Self::AttemptFailed { generation, reason } => tracing::warn!(generation, reason, "attempt failed"),
+            Self::AttemptFailed { generation, reason } => tracing::info!(generation, reason, "attempt failed"),
             Self::CheckpointCompleted { generation, n } => {
                 tracing::info!(generation, checkpoint = n, "checkpoint is durable");
             }

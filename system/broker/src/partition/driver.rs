@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use env::clock;
+use env::clock::{self, Instant};
 use env::node::{When, crash_point};
 use env::probe::probe;
 use env::sync::{mpsc, oneshot};
@@ -29,6 +30,11 @@ use crate::metrics::{Metrics, TopicTraffic};
 use crate::purgatory::Purgatory;
 
 const ROLE: &str = "broker";
+
+/// How long after a batch that found no room its producer's next ones are taken to be those sent behind it.
+const BEHIND: Duration = Duration::from_secs(1);
+/// Producers that are remembered for that.
+const MAX_WITHOUT_ROOM: usize = 1_000;
 
 /// What comes over the channel.
 #[derive(Debug)]
@@ -106,6 +112,7 @@ pub(super) async fn open(
         next_token: 0,
         flush: None,
         altering: None,
+        without_room: BTreeMap::new(),
     };
     driver.report(|| PartitionEvent::Opened {
         log_start: driver.log.start_offset(),
@@ -153,6 +160,8 @@ struct Driver {
     next_token: Token,
     flush: Option<AbortOnDrop<()>>,
     altering: Option<AbortOnDrop<()>>,
+    /// Producers whose last batch was refused by a full disk: the epoch, and when.
+    without_room: BTreeMap<i64, (i16, Instant)>,
 }
 
 impl Driver {
@@ -450,6 +459,20 @@ impl Driver {
                 self.report(|| PartitionEvent::Duplicate { base: first, last, producer_id });
                 return Outcome::Duplicate { first, last };
             }
+            // 1. a batch finds no room, and its producer is told to come again; 2. the next one, sent behind it, is there
+            // already, out of order. Told so, a client takes that for a loss, gives itself a new epoch, and writes again
+            // what other partitions have and have not acknowledged: twice. So both come again.
+            Err(ProducerError::OutOfOrderSequence { .. }) if self.is_behind(producer_id, producer_epoch) => {
+                env::sometimes!(true, "partition: a batch behind one that found no room");
+                let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+                self.report(|| PartitionEvent::Refused {
+                    error: code.code(),
+                    producer_id,
+                    producer_epoch,
+                    base_sequence,
+                });
+                return Outcome::Refused(code);
+            }
             Err(refusal) => {
                 let TopicPartition { topic, partition, .. } = &*self.id;
                 tracing::debug!(node = self.node, topic, partition, epoch = leader_epoch, %refusal, "append refused");
@@ -469,6 +492,7 @@ impl Driver {
             Err(error) => Err(error),
         };
         let outcome = self.outcome(outcome);
+        self.note_room(&outcome, producer_id, producer_epoch);
         if let Outcome::Done { first, last, .. } = outcome {
             self.traffic.produced(header.records_count, bytes);
             self.report(|| PartitionEvent::Appended {
@@ -481,6 +505,22 @@ impl Driver {
             });
         }
         outcome
+    }
+
+    fn is_behind(&self, producer_id: i64, producer_epoch: i16) -> bool {
+        let of_last = self.without_room.get(&producer_id);
+        of_last.is_some_and(|(epoch, at)| *epoch == producer_epoch && clock::now().saturating_since(*at) < BEHIND)
+    }
+
+    fn note_room(&mut self, outcome: &Outcome, producer_id: i64, producer_epoch: i16) {
+        if !matches!(outcome, Outcome::Refused(ErrorCode::NOT_ENOUGH_REPLICAS)) {
+            self.without_room.remove(&producer_id);
+        } else if producer_id >= 0 {
+            if self.without_room.len() >= MAX_WITHOUT_ROOM {
+                self.without_room.pop_first();
+            }
+            self.without_room.insert(producer_id, (producer_epoch, clock::now()));
+        }
     }
 
     async fn append_marker(&mut self, marker: &Marker, leader_epoch: i32) -> Outcome {

@@ -180,10 +180,16 @@ impl Replicas {
     pub async fn stop(&self) -> Result<(), BrokerError> {
         drop(self.applying.take());
         self.fetchers.borrow_mut().stop_all();
-        let copies = self.copies.take();
+        let mut copies = self.copies.take();
         let high_watermarks = high_watermarks(&copies);
+        // Coordinators first: one that still reads its log would take the end of it for a failure.
+        for (key, copy) in &mut copies {
+            drop(copy.coordinator.take());
+            if let Some(context) = self.context.upgrade() {
+                self.resign(&context, *key, &copy.partition);
+            }
+        }
         for copy in copies.into_values() {
-            drop(copy.coordinator);
             copy.partition.close().await?;
         }
         self.store(high_watermarks).await
