@@ -62,6 +62,12 @@ impl<'a> Context<'a> {
         context
     }
 
+    /// The raw final read of a partition, with what became of each of its records.
+    pub fn log(&self, topic: &str, partition: i32) -> Option<(&'a PartitionLog, &[Fate])> {
+        let (_, raw) = self.raw.iter().find(|((t, p), _)| *t == topic && *p == partition)?;
+        Some((raw.log, &raw.fates))
+    }
+
     pub(crate) fn op(&self, client: u32, n: u64) -> Option<OpId> {
         self.ops.binary_search_by_key(&(client, n), |(id, _)| *id).ok().map(|i| self.ops[i].1)
     }

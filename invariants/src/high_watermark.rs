@@ -2,13 +2,14 @@
 //!
 //! Source: Kafka's replication protocol (KIP-101, KIP-279, KIP-207): what a consumer could read stays readable. Within one
 //! life of a broker and one leader epoch it never falls; with `flush=fsync` it counts durable records only, so it does not
-//! fall over restarts or failovers either, and the final read is not below it. A follower's own may lag its leader's, so a
-//! new leader on another broker may begin with the one that it knew; the next that it tells is not below the old leader's,
-//! since all in-sync members had that much.
+//! fall over restarts or failovers either, and the final read is not below it. A follower's own may lag its leader's, and so
+//! may what a broker of several finds on its disk after a restart; a new leader may begin with the one that it knew, and the
+//! next that it tells is not below the old leader's, since all in-sync members had that much. A follower's own never falls
+//! within one life and one leader epoch.
 //!
 //! Not claimed: anything over restarts under page-cache acknowledgement, or over lost disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use history::{Flush, LogSource, Observation, Observed, Observer, Verdict, Witness};
 
@@ -30,7 +31,27 @@ fn check(context: &Context<'_>) -> Verdict {
         }
         _ => None,
     });
+    followers_never_fall(context, &mut found);
     found.verdict()
+}
+
+/// What a follower took from a leader it keeps for as long as it lives and follows in that leader epoch. A fall says that
+/// it took what the leader had said of another log than its own, and cut that away afterwards (KAFKA-14704).
+fn followers_never_fall(context: &Context<'_>, found: &mut Violations) {
+    let mut last: BTreeMap<(&Observer, &str, i32, i32), (i64, &Observation)> = BTreeMap::new();
+    for seen in &context.history.observations {
+        let Observed::FollowerHighWatermark { topic, partition, leader_epoch, offset } = &seen.what else { continue };
+        let slot = (&seen.observer, topic.as_str(), *partition, *leader_epoch);
+        if let Some((was, before)) = last.insert(slot, (*offset, seen))
+            && was > *offset
+        {
+            let witness = Witness::partition(topic, *partition)
+                .about("a follower's high watermark")
+                .expected(format_args!("at least {was}, seen by {} at {} ns", before.observer, before.at_ns))
+                .found(format_args!("{offset} at leader epoch {leader_epoch}, at {} ns", seen.at_ns));
+            found.add(None, "a follower's high watermark fell in one life and leader epoch", witness);
+        }
+    }
 }
 
 /// Shared with the last stable offset: offsets picked from observations never fall per observer, partition and leader
@@ -44,6 +65,15 @@ pub(crate) fn never_falls(
     let durable = context.history.facts.flush == Flush::Fsync && !context.history.facts.disks_lost;
     let mut last: BTreeMap<(&Observer, &str, i32, i32), &Observation> = BTreeMap::new();
     let mut ever: BTreeMap<(&str, i32), (i64, &Observation)> = BTreeMap::new();
+    let brokers: BTreeSet<u32> = context
+        .history
+        .observations
+        .iter()
+        .filter_map(|seen| match (&seen.observer, pick(&seen.what)) {
+            (Observer::Node { node, .. }, Some(_)) => Some(*node),
+            _ => None,
+        })
+        .collect();
     let mut begun: BTreeMap<(&str, i32, i32), (i64, &Observer)> = BTreeMap::new();
     for seen in &context.history.observations {
         let Some((topic, partition, leader_epoch, offset)) = pick(&seen.what) else { continue };
@@ -68,11 +98,16 @@ pub(crate) fn never_falls(
             continue;
         }
         let begin = *begun.entry((topic, partition, leader_epoch)).or_insert((offset, &seen.observer));
+        let newest = ever.get(&(topic.as_str(), partition)).and_then(|(_, before)| pick(&before.what));
+        if newest.is_some_and(|(_, _, epoch, _)| leader_epoch < epoch) {
+            // A leader that does not know yet that it is none: what it tells is true, and old.
+            continue;
+        }
         match ever.get(&(topic.as_str(), partition)) {
             Some((was, before)) if *was > offset => {
                 let inherited = begin == (offset, &seen.observer)
                     && pick(&before.what).is_some_and(|(_, _, epoch, _)| epoch < leader_epoch)
-                    && !same_node(&before.observer, &seen.observer);
+                    && (brokers.len() > 1 || !same_node(&before.observer, &seen.observer));
                 if durable && !inherited {
                     found.add(None, format!("the {name} fell over a restart or failover"), witness(before));
                 }
@@ -144,6 +179,21 @@ mod tests {
     fn rejects_a_fall_in_one_life() {
         let mut history = fixture::broker();
         set(&mut history, 1, 0);
+        assert!(!PROPERTY.check(&Context::new(&history)).violations().is_empty());
+    }
+
+    #[test]
+    fn rejects_a_fall_of_a_follower_in_one_leader_epoch() {
+        let mut history = fixture::cluster();
+        let of_follower = |seen: &Observation| matches!(seen.what, Observed::FollowerHighWatermark { .. });
+        let at = history.observations.iter().rposition(of_follower).unwrap();
+        let mut again = history.observations[at].clone();
+        history.observations.insert(at + 1, again.clone());
+        assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass, "the same again is no fall");
+        if let Observed::FollowerHighWatermark { offset, .. } = &mut again.what {
+            *offset -= 1;
+        }
+        history.observations.insert(at + 1, again);
         assert!(!PROPERTY.check(&Context::new(&history)).violations().is_empty());
     }
 

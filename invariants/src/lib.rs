@@ -14,6 +14,7 @@ mod chain;
 mod conservation;
 mod context;
 mod convergence;
+mod copied_once;
 mod evidence;
 mod failed_absent;
 #[doc(hidden)]
@@ -34,6 +35,7 @@ mod sandwich;
 mod single_owner;
 mod transaction_atomicity;
 mod transactions_end;
+mod view;
 mod watermark_monotonic;
 mod window_exactly_once;
 
@@ -42,6 +44,7 @@ pub use context::{Context, Fate};
 pub use evidence::{Evidence, Published, SourceRecord};
 use history::{History, Outcome, Verdict, Violation, Witness};
 pub use report::{Report, check_rows};
+pub use view::{JobView, JudgedView, PaneView, WatermarkView};
 
 /// A property, as `list invariants` shows it.
 #[derive(Clone, Copy)]
@@ -82,6 +85,7 @@ pub fn all() -> &'static [Property] {
         read_equals_disk::PROPERTY,
         logs_agree::PROPERTY,
         one_leader::PROPERTY,
+        copied_once::PROPERTY,
         metadata_kept::PROPERTY,
         single_owner::PROPERTY,
         offsets_kept::PROPERTY,

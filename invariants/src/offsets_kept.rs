@@ -3,11 +3,11 @@
 //!
 //! Source: semantics rule 20; KIP-98 for offsets in transactions. Two looks: clients' own answers, as a register per group
 //! and partition in which an unknown commit may take effect at any time or never; and what a coordinator finds when it
-//! loads, against what was durable before.
+//! loads, against what was durable before, or was committed since.
 //!
 //! Not claimed: order between concurrent commits; that a client commits forward (it may go back on purpose).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use history::{Observed, Op, OpId, OpKind, OpResult, Verdict, Witness};
 
@@ -90,12 +90,22 @@ fn loaded(context: &Context<'_>, found: &mut Violations) {
         return;
     }
     let mut durable: BTreeMap<Slot<'_>, (i64, u64)> = BTreeMap::new();
+    let mut before: BTreeMap<Slot<'_>, BTreeSet<i64>> = BTreeMap::new();
+    let mut commits: BTreeMap<Slot<'_>, Vec<(&Op, i64)>> = BTreeMap::new();
+    for op in &context.history.ops {
+        if let OpKind::CommitOffset { group, topic, partition, offset } = &op.kind {
+            commits.entry((group, topic, *partition)).or_default().push((op, *offset));
+        }
+    }
     for seen in &context.history.observations {
         match &seen.what {
             Observed::OffsetCommitted { group, topic, partition, offset } => {
                 let slot = (group.as_str(), topic.as_str(), *partition);
                 match offset {
-                    Some(offset) => durable.insert(slot, (*offset, seen.at_ns)),
+                    Some(offset) => {
+                        before.entry(slot).or_default().insert(*offset);
+                        durable.insert(slot, (*offset, seen.at_ns))
+                    }
                     None => durable.remove(&slot),
                 };
             }
@@ -105,7 +115,17 @@ fn loaded(context: &Context<'_>, found: &mut Violations) {
                 for (slot, (due, since)) in durable.iter().filter(|((group, ..), _)| groups.iter().any(|g| g == group))
                 {
                     let is = held.get(slot);
-                    if is != Some(due) {
+                    // A coordinator may die between storing a commit and telling of it: what replaced the last one told is
+                    // a commit that was under way since. Members that commit by themselves have no operations: of
+                    // theirs only what was replaced before is known not to be it.
+                    let replaced = is.is_some_and(|is| match commits.get(slot) {
+                        Some(commits) => commits.iter().any(|(op, offset)| {
+                            let under_way = op.completed_ns.is_none_or(|done| done >= *since);
+                            offset == is && !op.is_failed() && op.invoked_ns <= seen.at_ns && under_way
+                        }),
+                        None => !before.get(slot).is_some_and(|before| before.contains(is)),
+                    });
+                    if is != Some(due) && !replaced {
                         let (group, topic, partition) = slot;
                         let is = is.map_or("none".to_owned(), |offset| format!("offset {offset}"));
                         let witness = Witness::at(format_args!("group {group} {topic}-{partition}"))

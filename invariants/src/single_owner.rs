@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use history::{MemberAssignment, Observation, Observed, TopicPartition, Verdict, Witness};
+use history::{LoadedMember, MemberAssignment, Observation, Observed, TopicPartition, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -43,6 +43,9 @@ fn check(context: &Context<'_>) -> Verdict {
             Observed::GroupMember { group, member, epoch, assigned, revoking } => {
                 let owned = assigned.iter().chain(revoking).collect();
                 groups.entry(group).or_default().member(group, member, *epoch, owned, &mut found);
+            }
+            Observed::GroupLoaded { group, members } => {
+                groups.entry(group).or_default().loaded(group, members, &mut found);
             }
             Observed::Assigned { group, member, generation, partitions } => {
                 groups.entry(group).or_default().told(group, member, *generation, partitions, &mut found);
@@ -90,7 +93,7 @@ impl<'a> Group<'a> {
                 found.add(None, "a group's generation falls", witness);
             }
             // Members of a generation without assignments have joined and wait for their leader.
-            Some((was, before, first)) if generation == was && owns(before) && before != members => {
+            Some((was, before, first)) if generation == was && owns(before) && !is_same(before, members) => {
                 let witness = at(group, generation)
                     .expected(format_args!("{}, durable at {} ns", list(before), first.at_ns))
                     .found(list(members));
@@ -121,11 +124,28 @@ impl<'a> Group<'a> {
             self.members.remove(member);
             return;
         }
+        // A static member that is away for a while has epoch -2 (KIP-848): its partitions wait for it.
         if let Some((was, _)) = self.members.insert(member, (epoch, owned))
-            && epoch < was
+            && (0..was).contains(&epoch)
         {
             let witness = at(group, epoch).about(member).expected(format_args!("epoch {was} or later")).found(epoch);
             found.add(None, "a member's epoch falls", witness);
+        }
+    }
+
+    /// The log's word replaces what was told: a coordinator that died may have stored more than it told.
+    fn loaded(&mut self, group: &str, members: &'a [LoadedMember], found: &mut Violations) {
+        let before = std::mem::take(&mut self.members);
+        for m in members {
+            let owned = m.assigned.iter().chain(&m.revoking).collect();
+            if let Some((was, _)) = before.get(m.member.as_str())
+                && (0..*was).contains(&m.epoch)
+            {
+                let witness = at(group, m.epoch).about(&m.member);
+                let witness = witness.expected(format_args!("epoch {was} or later")).found(m.epoch);
+                found.add(None, "a coordinator loads an earlier epoch of a member", witness);
+            }
+            self.member(group, &m.member, m.epoch, owned, found);
         }
     }
 
@@ -146,6 +166,21 @@ impl<'a> Group<'a> {
             }
         }
     }
+}
+
+/// Whether the two assignments are one, but for static members that came back by another name (KIP-345): theirs is the
+/// instance's, a hyphen and a UUID.
+fn is_same(before: &[MemberAssignment], now: &[MemberAssignment]) -> bool {
+    const UUID: usize = 36;
+    let instance = |m: &MemberAssignment| {
+        let end = m.member.len().checked_sub(UUID).filter(|end| *end > 0)?;
+        m.member.get(..end).map(str::to_owned)
+    };
+    let came_back = |was: &MemberAssignment, is: &MemberAssignment| {
+        was.partitions == is.partitions && instance(was).is_some() && instance(was) == instance(is)
+    };
+    let is_there = |m: &MemberAssignment| now.contains(m) || now.iter().any(|n| came_back(m, n));
+    before.len() == now.len() && before.iter().all(is_there)
 }
 
 fn owns(members: &[MemberAssignment]) -> bool {
@@ -185,6 +220,22 @@ mod tests {
             ],
             &[(Mutator::Unacknowledge, "it looks at what is durable, not at answers")],
         );
+    }
+
+    #[test]
+    fn a_static_member_comes_back_by_another_name_of_its_own() {
+        let p = |n| vec![TopicPartition::new("data", n)];
+        let of = |member: String, n| MemberAssignment { member, partitions: p(n) };
+        let uuid = |n: u8| format!("{n:08x}-0000-0000-0000-000000000000");
+        let before = [of(format!("one-{}", uuid(1)), 0), of(format!("two-{}", uuid(2)), 1)];
+        let back = [before[0].clone(), of(format!("two-{}", uuid(3)), 1)];
+        assert!(is_same(&before, &back));
+        let stranger = [before[0].clone(), of(format!("three-{}", uuid(3)), 1)];
+        assert!(!is_same(&before, &stranger));
+        let swapped = [of(before[0].member.clone(), 1), of(before[1].member.clone(), 0)];
+        assert!(!is_same(&before, &swapped));
+        let dynamic = [before[0].clone(), of(uuid(3), 1)];
+        assert!(!is_same(&dynamic, &[before[0].clone(), of(uuid(4), 1)]));
     }
 
     /// KIP-848 epochs do not mean one owner at a time over the whole of an epoch.

@@ -9,13 +9,21 @@
 //!                                     \--> failure story (property, witness, fault steps, replay command)
 //! ```
 
+pub mod ci;
+pub mod explain;
+pub mod fault_text;
+pub mod page;
+pub mod scene;
 pub mod seed_report;
 pub mod shrunk;
 pub mod signature;
 pub mod story;
 pub mod summary;
 
-pub use seed_report::{Failure, FaultStep, SeedReport, Stats, Verdict, Witness};
+pub use explain::{Case, Explanation};
+pub use page::{Picture, Scenery, Sweep, SweepBuilder};
+pub use scene::Scene;
+pub use seed_report::{ClusterStats, Failure, FaultStep, SeedReport, Stats, Verdict, Witness};
 pub use shrunk::{Shrunk, Size};
 pub use signature::Signature;
 pub use summary::{ScenarioSummary, Summary, Totals};

@@ -78,12 +78,26 @@ pub struct Stats {
     pub events_checked: u64,
     /// Whether the processor restored from a checkpoint that held state.
     pub restored_non_empty: bool,
+    /// What became of the brokers' leaderships.
+    #[serde(default)]
+    pub cluster: ClusterStats,
     /// Enabled faults by family: how many the plan holds and how many took effect.
     pub faults: BTreeMap<String, FaultCount>,
     /// Fault families that this plan switches off. Empty for scenarios that do not choose families.
     pub families_off: BTreeSet<String>,
     /// Labels of the rare states that were reached.
     pub reached: BTreeSet<String>,
+}
+
+/// Of the brokers' leaderships, by committed metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStats {
+    /// Elections of another leader for a partition that had one.
+    pub leader_changes: u64,
+    /// Times that an in-sync set lost a member.
+    pub isr_shrinks: u64,
+    /// Times that the coordinator of an open or decided transaction changed.
+    pub coordinator_failovers: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

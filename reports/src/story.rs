@@ -8,6 +8,16 @@ use crate::seed_report::{SeedReport, Verdict};
 /// Fault steps shown; the rest are counted. The last ones before the end matter most.
 const MAX_STEPS: usize = 20;
 
+/// What can be done next: whole command lines, and a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Next {
+    pub replay: String,
+    pub explain: Option<String>,
+    /// Where everything known of it is, for another machine.
+    pub capsule: Option<String>,
+    pub smaller: Option<Smaller>,
+}
+
 /// The command that makes a failure small, and what a quick try at its faults gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Smaller {
@@ -17,8 +27,8 @@ pub struct Smaller {
     pub enough: Option<(u64, u64)>,
 }
 
-/// The story of one failing seed. `replay` is the whole command line.
-pub fn text(report: &SeedReport, replay: &str, smaller: Option<&Smaller>) -> String {
+/// The story of one failing seed.
+pub fn text(report: &SeedReport, next: &Next) -> String {
     let mut out = String::new();
     let r = &mut out;
     let _ = writeln!(r, "FAILED {} seed {}: {}", report.scenario, report.seed, report.verdict.word());
@@ -54,11 +64,17 @@ pub fn text(report: &SeedReport, replay: &str, smaller: Option<&Smaller>) -> Str
             let _ = writeln!(r, "    {:>9}  {}", seconds(step.at_ms), step.what);
         }
     }
-    if let Some((enough, of)) = smaller.and_then(|smaller| smaller.enough) {
+    if let Some((enough, of)) = next.smaller.as_ref().and_then(|smaller| smaller.enough) {
         let _ = writeln!(r, "  enough    {enough} of its {of} faults");
     }
-    let _ = writeln!(r, "  replay    {replay}");
-    if let Some(smaller) = smaller {
+    if let Some(capsule) = &next.capsule {
+        let _ = writeln!(r, "  capsule   {capsule}");
+    }
+    let _ = writeln!(r, "  replay    {}", next.replay);
+    if let Some(explain) = &next.explain {
+        let _ = writeln!(r, "  explain   {explain}");
+    }
+    if let Some(smaller) = &next.smaller {
         let _ = writeln!(r, "  shrink    {}", smaller.command);
     }
     out
@@ -73,6 +89,10 @@ fn seconds(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::seed_report::{Failure, FaultStep, Witness};
+
+    fn replay(command: &str) -> Next {
+        Next { replay: command.into(), ..Next::default() }
+    }
 
     fn failing() -> SeedReport {
         let mut report = SeedReport::unfinished("power_loss", 41, Verdict::Unsafe, "");
@@ -93,7 +113,13 @@ mod tests {
     #[test]
     fn tells_property_witness_faults_and_commands() {
         let smaller = Smaller { command: "streamproof shrink power_loss/41".into(), enough: Some((1, 6)) };
-        insta::assert_snapshot!(text(&failing(), "streamproof replay power_loss/41", Some(&smaller)), @r"
+        let next = Next {
+            explain: Some("streamproof explain power_loss/41".into()),
+            capsule: Some("power_loss-41.capsule".into()),
+            smaller: Some(smaller),
+            ..replay("streamproof replay power_loss/41")
+        };
+        insta::assert_snapshot!(text(&failing(), &next), @r"
         FAILED power_loss seed 41: safety violated
           property  acked-durable
                     an acknowledged record is not in the log
@@ -104,7 +130,9 @@ mod tests {
               4.210 s  power lost at broker-0
               5.003 s  broker-0 started again
           enough    1 of its 6 faults
+          capsule   power_loss-41.capsule
           replay    streamproof replay power_loss/41
+          explain   streamproof explain power_loss/41
           shrink    streamproof shrink power_loss/41
         ");
     }
@@ -113,7 +141,7 @@ mod tests {
     fn keeps_the_last_fault_steps_when_there_are_many() {
         let mut report = failing();
         report.fault_steps = (0..30).map(|i| FaultStep { at_ms: i * 1000, what: format!("cut {i}") }).collect();
-        let story = text(&report, "streamproof replay power_loss/41", None);
+        let story = text(&report, &replay("streamproof replay power_loss/41"));
         assert!(story.contains("(10 earlier ones left out)"), "{story}");
         assert!(!story.contains("cut 9\n") && story.contains("cut 29\n"), "{story}");
     }
@@ -122,7 +150,7 @@ mod tests {
     fn says_why_a_seed_did_not_end() {
         let report =
             SeedReport::unfinished("swarm", 7, Verdict::HarnessFailed, "the worker process died (exit status 101)");
-        insta::assert_snapshot!(text(&report, "streamproof replay swarm/7", None), @r"
+        insta::assert_snapshot!(text(&report, &replay("streamproof replay swarm/7")), @r"
         FAILED swarm seed 7: streamproof failed
           note      the worker process died (exit status 101)
           replay    streamproof replay swarm/7

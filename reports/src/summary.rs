@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::seed_report::{FaultCount, SeedReport, Verdict};
+use crate::seed_report::{ClusterStats, FaultCount, SeedReport, Verdict};
 
 /// The figures of one scenario, or of a whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -30,6 +30,12 @@ pub struct ScenarioSummary {
     pub median_checkpoints: u64,
     /// Share of the seeds whose processor restored from a checkpoint that held state.
     pub restored_share: f64,
+    /// Share of the seeds in which a partition's leader changed.
+    pub leader_change_share: f64,
+    /// Share of the seeds in which an in-sync set lost a member.
+    pub isr_shrink_share: f64,
+    /// Share of the seeds in which the coordinator of a transaction that was not over changed.
+    pub coordinator_failover_share: f64,
     /// Per fault family, the share of the seeds that switched it off.
     pub family_off_share: BTreeMap<String, f64>,
     pub median_wall_ms: u64,
@@ -72,6 +78,7 @@ struct Row {
     simulated_ms: u64,
     events_checked: u64,
     restored: bool,
+    cluster: ClusterStats,
     faults: BTreeMap<String, FaultCount>,
     families_off: BTreeSet<String>,
     wall_ms: u64,
@@ -90,6 +97,7 @@ impl Totals {
             simulated_ms: s.simulated_ms,
             events_checked: s.events_checked,
             restored: s.restored_non_empty,
+            cluster: s.cluster,
             faults: s.faults.clone(),
             families_off: s.families_off.clone(),
             wall_ms: report.wall_ms,
@@ -147,6 +155,10 @@ fn figures(name: &str, rows: &[&Row]) -> ScenarioSummary {
         if out.faults_enabled == 0 { 1.0 } else { round4(out.faults_bit as f64 / out.faults_enabled as f64) };
     let share = |n: u64| if rows.is_empty() { 0.0 } else { round4(n as f64 / rows.len() as f64) };
     out.restored_share = share(restored);
+    let with = |of: fn(&ClusterStats) -> u64| share(rows.iter().filter(|row| of(&row.cluster) > 0).count() as u64);
+    out.leader_change_share = with(|c| c.leader_changes);
+    out.isr_shrink_share = with(|c| c.isr_shrinks);
+    out.coordinator_failover_share = with(|c| c.coordinator_failovers);
     out.family_off_share = off.into_iter().map(|(family, n)| (family, share(n))).collect();
     let column = |of: fn(&Row) -> u64| {
         let mut values: Vec<u64> = rows.iter().map(|row| of(row)).collect();
@@ -185,13 +197,13 @@ impl Summary {
         if self.scenarios.len() > 1 {
             let _ = writeln!(
                 w,
-                "{:<20} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
+                "{:<22} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
                 "scenario", "seeds", "failed", "hours", "records", "windows", "ckpts", "faults bit", "p50 ms", "p99 ms"
             );
             for s in &self.scenarios {
                 let _ = writeln!(
                     w,
-                    "{:<20} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
+                    "{:<22} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>12} {:>8} {:>8}",
                     s.scenario,
                     s.seeds,
                     s.failed,
@@ -223,6 +235,16 @@ impl Summary {
                 t.median_records, t.median_windows, t.median_checkpoints, t.median_wall_ms
             );
             let _ = writeln!(w, "{:.1} % of the seeds restored from a checkpoint with state", 100.0 * t.restored_share);
+            if t.leader_change_share > 0.0 || t.isr_shrink_share > 0.0 {
+                let _ = writeln!(
+                    w,
+                    "seeds with a leader change {:.1} %, an in-sync set that shrank {:.1} %, a coordinator lost in a \
+                     transaction {:.1} %",
+                    100.0 * t.leader_change_share,
+                    100.0 * t.isr_shrink_share,
+                    100.0 * t.coordinator_failover_share
+                );
+            }
             if !t.family_off_share.is_empty() {
                 let list: Vec<String> =
                     t.family_off_share.iter().map(|(f, share)| format!("{f} {:.0} %", 100.0 * share)).collect();
@@ -258,6 +280,7 @@ mod tests {
         r.stats.simulated_ms = 1_800_000;
         r.stats.events_checked = 10 * records;
         r.stats.restored_non_empty = seed.is_multiple_of(2);
+        r.stats.cluster.isr_shrinks = seed % 2;
         r.stats.faults.insert("net".into(), FaultCount { enabled: 4, bit: 3 });
         if seed.is_multiple_of(4) {
             r.stats.families_off.insert("disk".into());
@@ -280,6 +303,7 @@ mod tests {
         80280 events checked
         median of a seed: 1003 records, 20 windows, 4 committed checkpoints, 23 ms
         50.0 % of the seeds restored from a checkpoint with state
+        seeds with a leader change 0.0 %, an in-sync set that shrank 50.0 %, a coordinator lost in a transaction 0.0 %
         families switched off: disk 25 %
         16.0 seeds a second
         ");
@@ -294,9 +318,9 @@ mod tests {
         }
         totals.canaries.insert("canary_page_cache".into(), true);
         insta::assert_snapshot!(totals.summary(1000, true, 10).text(), @r"
-        scenario              seeds failed  hours  records  windows  ckpts   faults bit   p50 ms   p99 ms
-        smoke                     3      0    1.5     2000       40      4         9/12       21       21
-        swarm                     3      1    1.5     1000       20      4         9/12       21       21
+        scenario                seeds failed  hours  records  windows  ckpts   faults bit   p50 ms   p99 ms
+        smoke                       3      0    1.5     2000       40      4         9/12       21       21
+        swarm                       3      1    1.5     1000       20      4         9/12       21       21
 
         6 seeds: 5 passed, 1 failed, 0 inconclusive; 0 repeated in a fresh process
         3.0 simulated hours in 1.0 s
@@ -313,7 +337,7 @@ mod tests {
         let mut totals = Totals::default();
         totals.add(&report("swarm", 0, 1000, Verdict::Pass));
         let line = crate::json_line("summary", &totals.summary(100, false, 0));
-        insta::assert_snapshot!(line, @r#"{"canaries":{},"events_checked":10000,"exit_code":0,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"interrupted":false,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"reached":[],"repeated":0,"restored_share":1.0,"scenario":"all","scenarios":[{"events_checked":10000,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"restored_share":1.0,"scenario":"swarm","seeds":1,"simulated_ms":1800000}],"seeds":1,"seeds_per_second":10.0,"simulated_ms":1800000,"type":"summary","version":2,"wall_ms":100}"#);
+        insta::assert_snapshot!(line, @r#"{"canaries":{},"coordinator_failover_share":0.0,"events_checked":10000,"exit_code":0,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"interrupted":false,"isr_shrink_share":0.0,"leader_change_share":0.0,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"reached":[],"repeated":0,"restored_share":1.0,"scenario":"all","scenarios":[{"coordinator_failover_share":0.0,"events_checked":10000,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"isr_shrink_share":0.0,"leader_change_share":0.0,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"restored_share":1.0,"scenario":"swarm","seeds":1,"simulated_ms":1800000}],"seeds":1,"seeds_per_second":10.0,"simulated_ms":1800000,"type":"summary","version":2,"wall_ms":100}"#);
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn task(scenario: &str, seed: u64) -> Task {
 
 /// Simulated milliseconds of a seed, which must pass.
 fn run(planner: &mut Planner, scenario: &str, seed: u64) -> u64 {
-    let report = worker::execute(planner, &task(scenario, seed));
+    let report = worker::execute(planner, &task(scenario, seed), None);
     assert_eq!(report.verdict, Verdict::Pass, "{scenario}/{seed}: {:?} {:?}", report.failures, report.note);
     report.stats.simulated_ms
 }

@@ -4,6 +4,9 @@
 
 pub mod audit;
 pub mod bugs;
+pub mod build_info;
+pub mod canary;
+pub mod capsule;
 pub mod check;
 pub mod cli;
 pub mod clients;
@@ -11,6 +14,7 @@ pub mod deploy;
 pub mod determinism;
 pub mod disk_image;
 pub mod exit;
+pub mod explain;
 pub mod interrupt;
 pub mod plans;
 pub mod recorder;

@@ -10,6 +10,7 @@ use scenarios::Families;
 use scenarios::Plan;
 use scenarios::catalogue::{self, Event, Input};
 
+use crate::capsule::Capsule;
 use crate::task::{Source, Task};
 
 /// The scenario that runs the bundled flights: job A with even seeds, job B with odd ones.
@@ -76,6 +77,7 @@ impl Planner {
             }
             Source::Schedule { plan, n } => Ok(crate::runner::with_tail(&read_plan(plan)?, *n)),
             Source::Inline { plan, .. } => Ok((**plan).clone()),
+            Source::Capsule(path) => Ok(Capsule::read(path)?.plan),
         }
     }
 

@@ -206,6 +206,9 @@ fn places(plan: &Plan) -> BTreeSet<(String, String)> {
     let role = |target: &Target| match target {
         Target::Node(name) => name.role.name(),
         Target::Role(role) => role.name(),
+        Target::Leader(_) => "leader",
+        Target::Follower(_) => "follower",
+        Target::Controller => "controller",
     };
     let place = |fault: &scenarios::plan::Fault| {
         let trigger = match &fault.trigger {

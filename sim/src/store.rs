@@ -4,20 +4,22 @@
 //! .streamproof/runs/<id>/run.json            version, command line, build
 //!                       /seeds.jsonl         one SeedReport a line, in the order they finished
 //!                       /plans/S-N.json      the plan of each failure
+//!                       /capsules/S-N.capsule    all that is known of it, for another machine
 //!                       /summary.json        once the run has ended, also by Ctrl-C
 //! ```
 //!
 //! A run's id is its start in UTC with a number after it if two start in one second. The newest [`KEEP`] runs are kept.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use reports::{SeedReport, Summary};
 use scenarios::Plan;
 use serde::{Deserialize, Serialize};
 
-use crate::task::Task;
+use crate::task::{Source, Task};
 
 /// Version of the directory's layout and files.
 pub const VERSION: u32 = 1;
@@ -137,6 +139,27 @@ pub fn plan_path(run: &Path, task: &Task) -> PathBuf {
     run.join("plans").join(format!("{}-{}.json", task.scenario(), task.seed))
 }
 
+/// Where the capsules of a run are in its directory.
+pub fn capsules_dir(run: &Path) -> PathBuf {
+    run.join("capsules")
+}
+
+/// The file's name of a failure's capsule. A kept plan has a name of its own and many schedules.
+pub fn capsule_name(task: &Task) -> String {
+    match &task.source {
+        Source::Schedule { plan, n } => {
+            let stem = plan.file_stem().unwrap_or_default().to_string_lossy();
+            format!("{}-{stem}-{n}.capsule", task.scenario())
+        }
+        _ => format!("{}-{}.capsule", task.scenario(), task.seed),
+    }
+}
+
+/// The capsule of a run's failure, if it has one.
+pub fn capsule(run: &str, task: &Task) -> Option<PathBuf> {
+    Some(capsules_dir(&root().join(run)).join(capsule_name(task))).filter(|path| path.is_file())
+}
+
 /// Ids of all runs, the oldest first.
 ///
 /// # Errors
@@ -155,6 +178,57 @@ pub fn ids(root: &Path) -> io::Result<Vec<String>> {
     }
     ids.sort();
     Ok(ids)
+}
+
+/// The folder of a run: one of this store by its id, or any by its path.
+pub fn run_dir(what: &str) -> Option<PathBuf> {
+    let is_run = |dir: &PathBuf| dir.join("run.json").is_file();
+    Some(PathBuf::from(what)).filter(is_run).or_else(|| Some(root().join(what)).filter(is_run))
+}
+
+/// Capsules of a run, by name.
+pub fn capsules(run: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(capsules_dir(run)) else { return Vec::new() };
+    let mut all: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    all.retain(|path| path.extension().is_some_and(|e| e == "capsule"));
+    all.sort();
+    all
+}
+
+/// Wall time of a whole run in milliseconds, and its canaries; of one that was killed, nothing is known.
+pub fn figures(run: &Path) -> (u64, BTreeMap<String, bool>) {
+    #[derive(Default, Deserialize)]
+    struct Figures {
+        wall_ms: u64,
+        canaries: BTreeMap<String, bool>,
+    }
+    let text = fs::read_to_string(run.join("summary.json")).unwrap_or_default();
+    let figures: Figures = serde_json::from_str(&text).unwrap_or_default();
+    (figures.wall_ms, figures.canaries)
+}
+
+/// Hands each report of a run to `take`, one at a time: a sweep may have a million.
+///
+/// # Errors
+/// A sentence for people, as [`failures`].
+pub fn read_run(dir: &Path, take: &mut dyn FnMut(SeedReport)) -> Result<RunHeader, String> {
+    let named = |name: &str, e: &dyn std::fmt::Display| format!("{}: {e}", dir.join(name).display());
+    let text = fs::read_to_string(dir.join("run.json")).map_err(|e| named("run.json", &e))?;
+    let header: RunHeader = serde_json::from_str(&text).map_err(|e| named("run.json", &e))?;
+    if header.version != VERSION {
+        let other = header.version;
+        return Err(named("run.json", &format_args!("of version {other}, this program reads version {VERSION}")));
+    }
+    let file = File::open(dir.join("seeds.jsonl")).map_err(|e| named("seeds.jsonl", &e))?;
+    for (n, line) in io::BufReader::new(file).lines().enumerate() {
+        match serde_json::from_str::<Failed>(&line.map_err(|e| named("seeds.jsonl", &e))?) {
+            Ok(stored) => take(stored.report),
+            // The last line of a run that was killed may be cut short.
+            Err(e) if e.is_eof() => break,
+            Err(e) => return Err(named(&format!("seeds.jsonl line {}", n + 1), &e)),
+        }
+    }
+    Ok(header)
 }
 
 /// The failures of a run, in the order they were found.
@@ -193,7 +267,6 @@ mod tests {
     use reports::{Totals, Verdict};
 
     use super::*;
-    use crate::task::Source;
 
     fn at(second: i64) -> jiff::Timestamp {
         jiff::Timestamp::from_second(1_700_000_000 + second).unwrap()

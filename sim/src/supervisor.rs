@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use reports::{SeedReport, Verdict};
 
 use crate::interrupt::Interrupt;
-use crate::task::{Answer, Request, Task, VERSION, WORKER_VERB};
+use crate::store::capsule_name;
+use crate::task::{Answer, Keep, Request, Task, VERSION, WORKER_VERB};
 
 /// How the worker is watched. [`Options::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -44,6 +45,29 @@ pub struct Options {
     pub repeat_every: u64,
     /// Whether each failure is repeated in a fresh process.
     pub repeat_failures: bool,
+    /// Where capsules go.
+    pub capsules: Capsules,
+}
+
+/// Which runs leave a capsule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Capsules {
+    #[default]
+    None,
+    /// Failures, except of canaries that are caught: in this folder, by [`crate::store::capsule_name`].
+    OfFailures(PathBuf),
+    /// Whatever it comes to: in this file. For one task.
+    Always(PathBuf),
+}
+
+impl Capsules {
+    fn of(&self, task: &Task) -> Option<Keep> {
+        match self {
+            Capsules::None => None,
+            Capsules::OfFailures(dir) => Some(Keep { path: dir.join(capsule_name(task)), always: false }),
+            Capsules::Always(path) => Some(Keep { path: path.clone(), always: true }),
+        }
+    }
 }
 
 impl Options {
@@ -56,6 +80,7 @@ impl Options {
             recycle_after: 200,
             repeat_every: 20,
             repeat_failures: true,
+            capsules: Capsules::None,
         }
     }
 }
@@ -195,7 +220,7 @@ impl Slot<'_> {
         worker.seeds += 1;
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
-        let end = match worker.send(id, task) {
+        let end = match worker.send(id, task, self.options.capsules.of(task)) {
             Ok(()) => wait(worker, id, started, self.options, self.interrupt, self.stop),
             Err(e) => End::Died(format!("its worker took no request: {e}")),
         };
@@ -300,8 +325,8 @@ impl Worker {
         Ok(Self { child, stdin, answers, seeds: 0 })
     }
 
-    fn send(&mut self, id: u64, task: &Task) -> std::io::Result<()> {
-        let mut line = serde_json::to_string(&Request { version: VERSION, id, task: task.clone() })?;
+    fn send(&mut self, id: u64, task: &Task, capsule: Option<Keep>) -> std::io::Result<()> {
+        let mut line = serde_json::to_string(&Request { version: VERSION, id, task: task.clone(), capsule })?;
         line.push('\n');
         self.stdin.write_all(line.as_bytes())
     }

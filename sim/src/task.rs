@@ -38,7 +38,30 @@ pub enum Source {
     /// A stored plan under the `n`th of the schedules made from its own; 0 is its own.
     Schedule { plan: PathBuf, n: u64 },
     /// A plan that is in no file, with a number by which its sender knows the answer.
-    Inline { id: u64, plan: Box<Plan> },
+    Inline {
+        id: u64,
+        plan: Box<Plan>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tail: Option<Tail>,
+    },
+    /// The plan of a capsule.
+    Capsule(PathBuf),
+}
+
+/// As [`world::Tail`]: other draws from an instant on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tail {
+    pub at_ns: u64,
+    pub schedule: u64,
+    pub world: Option<u64>,
+}
+
+impl From<Tail> for world::Tail {
+    fn from(tail: Tail) -> world::Tail {
+        let at = std::time::Duration::from_nanos(tail.at_ns);
+        world::Tail { at, schedule: tail.schedule, world_seed: tail.world }
+    }
 }
 
 impl Task {
@@ -49,6 +72,7 @@ impl Task {
             Source::Job { .. } => "job",
             Source::Plan(_) => "plan",
             Source::Schedule { .. } => "regressions",
+            Source::Capsule(_) => "capsule",
             Source::Inline { plan, .. } => &plan.scenario,
         }
     }
@@ -56,6 +80,11 @@ impl Task {
     /// The command that runs exactly this again.
     pub fn replay_command(&self) -> String {
         self.command("replay")
+    }
+
+    /// The command that tells its failure as a story.
+    pub fn explain_command(&self) -> String {
+        self.command("explain")
     }
 
     /// The command that makes its failure small.
@@ -66,7 +95,7 @@ impl Task {
     fn command(&self, verb: &str) -> String {
         let mut command = format!("streamproof {verb}");
         match &self.source {
-            Source::Plan(path) | Source::Schedule { plan: path, n: 0 } => {
+            Source::Plan(path) | Source::Capsule(path) | Source::Schedule { plan: path, n: 0 } => {
                 command.push_str(&format!(" {}", quote(&path.display().to_string())));
                 return command;
             }
@@ -109,6 +138,18 @@ pub struct Request {
     /// Echoed by the answer.
     pub id: u64,
     pub task: Task,
+    /// Where a capsule goes if it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capsule: Option<Keep>,
+}
+
+/// A capsule that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    pub path: PathBuf,
+    /// Also of a run that does not fail.
+    pub always: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,11 +8,14 @@ use std::time::Instant;
 
 use history::{Outcome, Violation};
 use reports::{Failure, SeedReport, Verdict};
+use scenarios::Plan;
 
+use crate::canary;
+use crate::capsule::Capsule;
 use crate::exit::Exit;
 use crate::plans::Planner;
 use crate::runner::{self, RunOptions, RunResult};
-use crate::task::{Answer, Request, Task, VERSION};
+use crate::task::{Answer, Keep, Request, Source, Task, VERSION};
 
 /// Of the process.
 pub fn main() -> Exit {
@@ -30,7 +33,7 @@ pub fn main() -> Exit {
             eprintln!("worker: request of version {}, this program speaks version {VERSION}", request.version);
             return Exit::Failed;
         }
-        let report = execute(&mut planner, &request.task);
+        let report = execute(&mut planner, &request.task, request.capsule.as_ref());
         let answer = Answer { version: VERSION, id: request.id, report };
         let mut text = match serde_json::to_string(&answer) {
             Ok(text) => text,
@@ -48,8 +51,8 @@ pub fn main() -> Exit {
     Exit::Pass
 }
 
-/// Runs one task on this process.
-pub fn execute(planner: &mut Planner, task: &Task) -> SeedReport {
+/// Runs one task on this process. A capsule that cannot be written is no reason to lose the report.
+pub fn execute(planner: &mut Planner, task: &Task, keep: Option<&Keep>) -> SeedReport {
     let started = Instant::now();
     let mut report = match planner.plan(task) {
         Err(e) => SeedReport::unfinished(task.scenario(), task.seed, Verdict::HarnessFailed, e),
@@ -60,10 +63,34 @@ pub fn execute(planner: &mut Planner, task: &Task) -> SeedReport {
                 Verdict::HarnessFailed,
                 format!("the plan is invalid: {e}"),
             ),
-            Ok(()) => report(runner::run(&plan, &RunOptions::default())),
+            Ok(()) => run(task, &plan, keep, started),
         },
     };
     report.wall_ms = started.elapsed().as_millis() as u64;
+    report
+}
+
+fn run(task: &Task, plan: &Plan, keep: Option<&Keep>, started: Instant) -> SeedReport {
+    let tail = match &task.source {
+        Source::Inline { tail, .. } => tail.map(Into::into),
+        _ => None,
+    };
+    let kept = keep.is_some();
+    let mut result =
+        runner::run(plan, &RunOptions { keep_history: kept, keep_scene: kept, tail, ..RunOptions::default() });
+    let Some(keep) = keep else { return report(result) };
+    let history = result.history.take();
+    let scene = std::mem::take(&mut result.scene);
+    let mut report = report(result.clone());
+    report.wall_ms = started.elapsed().as_millis() as u64;
+    if keep.always || (report.verdict.is_failure() && !canary::caught(&report)) {
+        (result.history, result.scene) = (history, scene);
+        if let Some(capsule) = Capsule::new(plan, &report, result)
+            && let Err(e) = capsule.write(&keep.path)
+        {
+            eprintln!("warning: no capsule of {}/{}: {e}", report.scenario, report.seed);
+        }
+    }
     report
 }
 

@@ -2,6 +2,7 @@
 //! written then.
 
 mod checks;
+mod explains;
 mod observed;
 mod refusals;
 mod regresses;

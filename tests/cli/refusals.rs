@@ -174,7 +174,7 @@ fn replay_of_nothing() {
     assert_snapshot!(refused(&["replay", "20260101T000000Z"]), @r#"
     exit 2
     -- stderr
-    error: `20260101T000000Z` is no stored run, no SCENARIO/SEED and no plan file; .streamproof/runs has 0 runs
+    error: `20260101T000000Z` is no stored run, no SCENARIO/SEED, no plan file and no capsule; .streamproof/runs has 0 runs
     "#);
     assert_snapshot!(refused(&["replay", "swarm/x"]), @r#"
     exit 2
@@ -199,9 +199,9 @@ fn plan_of_another_version() {
     assert_snapshot!(refused_with(&["replay", "plan.json"], &files), @r#"
     exit 2
     -- stderr
-    error: plan.json: plan has version 99, this build runs version 1
+    error: plan.json: plan has version 99, this build runs version 2
     "#);
-    let files = [("plan.json", r#"{"version":1,"what":2}"#)];
+    let files = [("plan.json", r#"{"version":2,"what":2}"#)];
     assert_snapshot!(refused_with(&["replay", "plan.json"], &files), @r#"
     exit 2
     -- stderr

@@ -92,8 +92,8 @@ fn a_canary_is_caught_and_its_replay_tells_the_story() {
     for part in ["property  acked-durable", "witness ", "faults\n", "power"] {
         assert!(story.contains(part), "no {part:?} in {story}");
     }
-    let last: Vec<&str> = story.lines().rev().take(2).map(str::trim).collect();
-    let commands = ["shrink    streamproof shrink", "replay    streamproof replay"];
+    let last: Vec<&str> = story.lines().rev().take(3).map(str::trim).collect();
+    let commands = ["shrink    streamproof shrink", "explain   streamproof explain", "replay    streamproof replay"];
     assert_eq!(last, commands.map(|command| format!("{command} canary_page_cache/{seed}")));
 }
 

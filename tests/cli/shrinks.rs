@@ -83,6 +83,6 @@ fn what_cannot_be_shrunk_is_said() {
     insta::assert_snapshot!(transcript(&["shrink", "20200101T000000Z"]), @r"
     exit 2
     -- stderr
-    error: `20200101T000000Z` is no stored run, no SCENARIO/SEED and no plan file; .streamproof/runs has 0 runs
+    error: `20200101T000000Z` is no stored run, no SCENARIO/SEED, no plan file and no capsule; .streamproof/runs has 0 runs
     ");
 }

@@ -1,7 +1,6 @@
-"""Three `streamproof serve` processes, one broker each, under other people's clients, while brokers are killed.
+"""Three broker processes under the clients of Python and JavaScript, and kcat, while brokers are killed.
 
-Usage: cluster.py PROGRAM [CHECK…]. Needs kcat, confluent-kafka, kafka-python, aiokafka: tests/interop/run installs them.
-Listens on the ports from INTEROP_PORT (9092) on.
+Usage: cluster.py PROGRAM [CHECK…]. With INTEROP_SYSTEM=kafka the brokers are Apache Kafka's.
 
 A record counts as acknowledged when its client says so; each value is written once and carries who wrote it and which
 one it is. What is acknowledged must be there; what an idempotent producer wrote must be there once.
@@ -9,116 +8,32 @@ one it is. What is acknowledged must be there; what an idempotent producer wrote
 
 import asyncio
 import collections
+import json
 import logging
 import os
-import pathlib
-import shutil
-import signal
 import subprocess
-import sys
 import threading
 import time
 
 import aiokafka
 import kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-WORK = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "interop"
-PORT = int(os.environ.get("INTEROP_PORT", "9092"))
-ADDRESSES = [f"127.0.0.1:{PORT + n}" for n in range(3)]
-BOOTSTRAP = ",".join(ADDRESSES)
-BINARY = None
+from brokers import Kills, system
+from harness import HERE, WORK, detail, expect, main, within
 
 # What a client says of brokers that were killed on purpose helps nobody.
-CLIENT = {"bootstrap.servers": BOOTSTRAP, "log_level": 0}
+QUIET = {"log_level": 0}
 for library in ("aiokafka", "kafka"):
     logging.getLogger(library).setLevel(logging.CRITICAL)
-
-
-def say(text):
-    print(f"interop: {text}", flush=True)
-
-
-class Failed(Exception):
-    pass
-
-
-def expect(condition, text):
-    if not condition:
-        raise Failed(text)
-
-
-class Cluster:
-    """Three brokers, each in a process and with a directory of its own; leaving the block kills what still runs."""
-
-    def __init__(self, name):
-        self.data = WORK / name
-        shutil.rmtree(self.data, ignore_errors=True)
-        self.data.mkdir(parents=True)
-        self.processes = {}
-
-    def start(self, n):
-        quorum = ",".join(f"{i}@{address}" for i, address in enumerate(ADDRESSES))
-        command = [BINARY, "serve", "--broker-id", str(n), "--quorum", quorum, "--data", str(self.data / str(n))]
-        log = open(self.data / f"{n}.log", "a")
-        self.processes[n] = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def kill(self, n):
-        self.processes[n].kill()
-        self.processes[n].wait()
-
-    def terminate(self, n):
-        process = self.processes.pop(n)
-        process.send_signal(signal.SIGTERM)
-        try:
-            code = process.wait(30)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"broker {n} did not end within 30 s of SIGTERM") from None
-        expect(code == 0, f"broker {n} ended with {code} after SIGTERM, not 0")
-
-    def alive(self):
-        for n, process in self.processes.items():
-            expect(process.poll() is None, f"broker {n} ended with {process.poll()} by itself: see {self.data}/{n}.log")
-
-    def __enter__(self):
-        for n in range(3):
-            self.start(n)
-        self.wait_for_members(3)
-        return self
-
-    def wait_for_members(self, count):
-        deadline = time.monotonic() + 30
-        while True:
-            self.alive()
-            try:
-                if len(AdminClient(CLIENT).list_topics(timeout=5).brokers) >= count:
-                    return
-            except KafkaException:
-                pass
-            expect(time.monotonic() < deadline, f"not {count} brokers in the cluster within 30 s")
-            time.sleep(0.2)
-
-    def __exit__(self, *_):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
-
-
-def create(topic, partitions):
-    admin = AdminClient(CLIENT)
-    config = {"min.insync.replicas": "2"}
-    for future in admin.create_topics([NewTopic(topic, partitions, 3, config=config)]).values():
-        future.result(30)
 
 
 class Writer(threading.Thread):
     """Writes numbered values until it is stopped; `acknowledged` are those that its client reported as stored."""
 
-    def __init__(self, topic):
+    def __init__(self, cluster, topic):
         super().__init__(daemon=True)
-        self.topic, self.stopped = topic, threading.Event()
+        self.bootstrap, self.topic, self.stopped = cluster.bootstrap, topic, threading.Event()
         self.acknowledged, self.refused, self.error, self.sent = set(), collections.Counter(), None, 0
 
     def next(self):
@@ -136,7 +51,7 @@ class Confluent(Writer):
     name, idempotent = "confluent", True
 
     def write(self):
-        producer = Producer({**CLIENT, "enable.idempotence": True, "linger.ms": 5,
+        producer = Producer({**QUIET, "bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 5,
                              "message.timeout.ms": 60000, "compression.type": "lz4"})
 
         def delivered(error, message):
@@ -158,7 +73,7 @@ class KafkaPython(Writer):
     name, idempotent = "kafka-python", False
 
     def write(self):
-        producer = kafka.KafkaProducer(bootstrap_servers=ADDRESSES, acks="all", retries=100, linger_ms=5,
+        producer = kafka.KafkaProducer(bootstrap_servers=self.bootstrap.split(","), acks="all", retries=100, linger_ms=5,
                                        compression_type="gzip", max_in_flight_requests_per_connection=1)
         while not self.stopped.is_set():
             value = self.next()
@@ -177,7 +92,7 @@ class AioKafka(Writer):
         asyncio.run(self.main())
 
     async def main(self):
-        producer = aiokafka.AIOKafkaProducer(bootstrap_servers=ADDRESSES, enable_idempotence=True, linger_ms=5,
+        producer = aiokafka.AIOKafkaProducer(bootstrap_servers=self.bootstrap.split(","), enable_idempotence=True, linger_ms=5,
                                              request_timeout_ms=60000)
         await producer.start()
         waiting = set()
@@ -208,7 +123,7 @@ class Kcat(Writer):
     def write(self):
         while not self.stopped.is_set():
             values = [self.next() for _ in range(200)]
-            command = ["kcat", "-P", "-q", "-b", BOOTSTRAP, "-t", self.topic, "-X", "enable.idempotence=true", "-X",
+            command = ["kcat", "-P", "-q", "-b", self.bootstrap, "-t", self.topic, "-X", "enable.idempotence=true", "-X",
                        "acks=all", "-X", "message.timeout.ms=60000", "-z", "snappy"]
             done = subprocess.run(command, input="\n".join(values) + "\n", text=True, capture_output=True, timeout=90)
             if done.returncode == 0:
@@ -217,10 +132,54 @@ class Kcat(Writer):
                 self.refused[done.stderr.strip()] += 1
 
 
-def read_all(topic):
+class KafkaJs(Writer):
+    name, idempotent = "kafkajs", True
+
+    def write(self):
+        with KafkaJsProcess(self.bootstrap, "write", self.topic) as process:
+            stopping = threading.Thread(target=lambda: (self.stopped.wait(), process.finish()), daemon=True)
+            stopping.start()
+            for what, *rest in process.lines():
+                if what == "sent":
+                    self.sent += len(rest[0])
+                elif what == "acknowledged":
+                    self.acknowledged.update(rest[0])
+                else:
+                    self.refused[rest[0]] += 1
+            process.ended()
+
+
+class KafkaJsProcess:
+    """`js/client.js`, whose lines are JSON; leaving the block kills it."""
+
+    def __init__(self, *arguments):
+        command = ["node", str(HERE / "js/client.js"), *arguments]
+        environment = {**os.environ, "NODE_PATH": str(WORK / "js/node_modules")}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=environment)
+
+    def lines(self):
+        for line in self.process.stdout:
+            yield json.loads(line)
+
+    def finish(self):
+        self.process.stdin.close()
+
+    def ended(self):
+        expect(self.process.wait(60) == 0, f"client.js ended with {self.process.returncode}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def read_all(cluster, topic, isolation="read_uncommitted"):
     """Every value of a topic, by assignment, from the beginning to the present end."""
-    consumer = Consumer({**CLIENT, "group.id": "final", "enable.auto.commit": False,
-                         "enable.partition.eof": True})
+    consumer = Consumer({**QUIET, "bootstrap.servers": cluster.bootstrap, "group.id": "final",
+                         "enable.auto.commit": False, "enable.partition.eof": True, "isolation.level": isolation})
     try:
         left = set(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, p, 0) for p in left])
@@ -241,18 +200,6 @@ def read_all(topic):
         consumer.close()
 
 
-def rolling_kills(cluster):
-    """Each broker in turn, the controller and every leader among them, is killed and comes back."""
-    for n in range(3):
-        time.sleep(2)
-        cluster.alive()
-        cluster.kill(n)
-        time.sleep(3)
-        cluster.start(n)
-        # A broker that comes back must catch up before the next one may go: two of three are needed.
-        time.sleep(6)
-
-
 def judge(writers, values):
     found = collections.Counter(values)
     for writer in writers:
@@ -262,35 +209,43 @@ def judge(writers, values):
         expect(not lost, f"{len(lost)} acknowledged records of {writer.name} are lost, such as {lost[:3]}")
         twice = sorted(v for v in found if v.startswith(f"{writer.name}-") and found[v] > 1)
         expect(not (writer.idempotent and twice), f"{len(twice)} records of {writer.name} are there twice: {twice[:3]}")
-        say(f"  {writer.name}: {len(writer.acknowledged)} acknowledged of {writer.sent}, none lost, {len(twice)} twice"
-            + (f"; refused: {dict(writer.refused)}" if writer.refused else ""))
+        detail(f"{writer.name}: {len(writer.acknowledged)} acknowledged of {writer.sent}, {len(twice)} twice; "
+               f"refused: {dict(writer.refused)}")
+    acknowledged = ", ".join(f"{writer.name} {len(writer.acknowledged)}" for writer in writers)
+    again = sum(len([v for v in found if v.startswith(f"{w.name}-") and found[v] > 1]) for w in writers)
+    refused = sum(sum(writer.refused.values()) for writer in writers)
+    return f"acknowledged: {acknowledged}; 0 lost, {again} twice where that may be, {refused} refused"
 
 
 def producers():
-    """Four clients write while each broker is killed with -9 and comes back."""
-    with Cluster("cluster-producers") as cluster:
-        create("events", 6)
-        writers = [kind("events") for kind in (Confluent, KafkaPython, AioKafka, Kcat)]
+    """Five clients write while each broker, the controller and every leader among them, is killed and comes back."""
+    with system("cluster-producers") as cluster:
+        cluster.create("events", 6)
+        writers = [kind(cluster, "events") for kind in (Confluent, KafkaPython, AioKafka, Kcat, KafkaJs)]
         for writer in writers:
             writer.start()
-        rolling_kills(cluster)
+        with Kills(cluster, first=0) as kills:
+            while kills.count < 3:
+                kills.join(0.2)
+                expect(kills.is_alive(), f"the killing ended: {kills.error!r}")
         for writer in writers:
             writer.stopped.set()
         for writer in writers:
             writer.join(120)
             expect(not writer.is_alive(), f"{writer.name} did not end within 120 s")
-        cluster.wait_for_members(3)
-        judge(writers, read_all("events"))
+        cluster.wait_for_members()
+        said = judge(writers, read_all(cluster, "events"))
         cluster.alive()
+    return f"{kills.count} kills; {said}"
 
 
 class Member(threading.Thread):
     """One consumer of a group; commits what it has read."""
 
-    def __init__(self, topic, group, **settings):
+    def __init__(self, cluster, topic, group, **settings):
         super().__init__(daemon=True)
         self.topic, self.stopped, self.seen, self.error = topic, threading.Event(), collections.Counter(), None
-        self.settings = {**CLIENT, "group.id": group, "auto.offset.reset": "earliest",
+        self.settings = {**QUIET, "bootstrap.servers": cluster.bootstrap, "group.id": group, "auto.offset.reset": "earliest",
                          "enable.auto.commit": False, **settings}
 
     def run(self):
@@ -317,11 +272,11 @@ class Member(threading.Thread):
 def group(protocol, **settings):
     """Members come and go and a broker is killed while a group reads; nothing acknowledged is passed over."""
     name = f"readers-{protocol}"
-    with Cluster(f"cluster-{name}") as cluster:
-        create("events", 6)
-        writer = Confluent("events")
+    with system(f"cluster-{name}") as cluster:
+        cluster.create("events", 6)
+        writer = Confluent(cluster, "events")
         writer.start()
-        members = [Member("events", name, **settings) for _ in range(3)]
+        members = [Member(cluster, "events", name, **settings) for _ in range(3)]
         for member in members[:2]:
             member.start()
         time.sleep(4)
@@ -349,15 +304,73 @@ def group(protocol, **settings):
             member.stopped.set()
             member.join(60)
         again = sum(count - 1 for count in seen.values())
-        say(f"  {protocol}: {len(writer.acknowledged)} records all read, {again} more than once, by 3 members")
         cluster.alive()
+    return f"1 kill, {len(writer.acknowledged)} records all read, {again} more than once, by 3 members"
+
+
+class KafkaJsLines(threading.Thread):
+    """A `client.js` whose lines are kept."""
+
+    def __init__(self, cluster, verb, *arguments):
+        super().__init__(daemon=True)
+        self.process, self.kept = KafkaJsProcess(cluster.bootstrap, verb, *arguments), []
+        self.start()
+
+    def run(self):
+        for line in self.process.lines():
+            self.kept.append(line)
+
+    def values(self, what):
+        return [value for kind, *rest in list(self.kept) if kind == what for value in rest[0]]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.__exit__()
+
+
+def kafkajs():
+    """Transactions of kafkajs, some aborted, and a group of two that reads them, while brokers are killed."""
+    with system("cluster-kafkajs") as cluster:
+        cluster.create("events", 6)
+        with KafkaJsLines(cluster, "transact", "events") as writer, \
+                KafkaJsLines(cluster, "read", "events", "js") as first, \
+                KafkaJsLines(cluster, "read", "events", "js") as second:
+            with Kills(cluster, pause=4) as kills:
+                within(60, "no two brokers were killed", lambda: kills.count >= 2)
+            writer.process.finish()
+            writer.process.ended()
+            writer.join(10)
+            committed, aborted = writer.values("committed"), writer.values("aborted")
+            unknown = writer.values("unknown")
+            expect(len(committed) > 100 and aborted, f"{len(committed)} values committed, {len(aborted)} aborted: "
+                                                     f"{[line for line in writer.kept if len(line) > 2][:3]}")
+
+            def missing():
+                return not set(committed) - set(first.values("values")) - set(second.values("values"))
+            within(60, "not all committed values were read by the group", missing)
+            seen = first.values("values") + second.values("values")
+            for reader in (first, second):
+                reader.process.finish()
+                reader.process.ended()
+        stored = collections.Counter(read_all(cluster, "events", "read_committed"))
+        lost = [value for value in committed if stored[value] != 1]
+        wrong = [value for value in aborted if stored[value] or value in seen]
+        halves = [value for value in unknown if stored[value] > 1]
+        expect(not lost, f"{len(lost)} committed values are not there once, such as {lost[:3]}")
+        expect(not wrong, f"{len(wrong)} aborted values were seen, such as {wrong[:3]}")
+        expect(not halves, f"{len(halves)} values are there twice")
+        cluster.alive()
+    return (f"{kills.count} kills, {len(committed)} values committed and {len(aborted)} aborted in transactions, "
+            f"{len(unknown)} unknown; all committed once, read by a group of two")
 
 
 def stop():
     """SIGTERM ends each broker in peace, the last one too, and what was stored is there after a start."""
-    with Cluster("cluster-stop") as cluster:
-        create("events", 3)
-        writer = Confluent("events")
+    with system("cluster-stop") as cluster:
+        cluster.create("events", 3)
+        writer = Confluent(cluster, "events")
         writer.start()
         time.sleep(2)
         writer.stopped.set()
@@ -366,8 +379,8 @@ def stop():
             cluster.terminate(n)
         for n in range(3):
             cluster.start(n)
-        cluster.wait_for_members(3)
-        judge([writer], read_all("events"))
+        cluster.wait_for_members()
+        return judge([writer], read_all(cluster, "events"))
 
 
 CHECKS = {
@@ -376,26 +389,10 @@ CHECKS = {
     "cluster-group-cooperative": lambda: group("cooperative",
                                                **{"partition.assignment.strategy": "cooperative-sticky"}),
     "cluster-group-consumer-protocol": lambda: group("consumer", **{"group.protocol": "consumer"}),
+    "cluster-kafkajs": kafkajs,
     "cluster-stop": stop,
 }
 
 
-def main():
-    global BINARY
-    BINARY = str(pathlib.Path(sys.argv[1]).resolve())
-    WORK.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for name in sys.argv[2:] or CHECKS:
-        started = time.monotonic()
-        say(name)
-        try:
-            CHECKS[name]()
-            say(f"{name}: ok, {time.monotonic() - started:.1f} s")
-        except (Failed, KafkaException, subprocess.SubprocessError) as e:
-            failed += 1
-            say(f"{name}: FAILED: {e}")
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    main(CHECKS)

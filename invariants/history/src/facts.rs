@@ -9,7 +9,8 @@ pub struct Facts {
     /// The job that ran, if one did.
     pub job: Option<JobSpec>,
     pub flush: Flush,
-    /// A disk was wiped or lost, so that durability is promised by the other members only.
+    /// Records that were committed may be lost, and the high watermark may fall: a disk was wiped, so that durability is
+    /// promised by the other members only, or a topic allows unclean elections.
     pub disks_lost: bool,
     /// When the last fault ended; `None`: the run never healed (liveness is not judged).
     pub healed_ns: Option<u64>,
@@ -29,10 +30,23 @@ pub struct Facts {
     /// Tasks that the job runs, such as `source-0` and `window-1`.
     #[serde(default)]
     pub tasks: Vec<String>,
+    /// Topics that groups copy.
+    #[serde(default)]
+    pub copies: Vec<Copying>,
     /// Longest time a fetch may take before the client gives it up.
     pub fetch_timeout_ns: u64,
     /// Largest deviation of a node's clock from the world's rate, in parts per million.
     pub clock_drift_ppm: u32,
+}
+
+/// Members of a group copy a topic in transactions that also commit their offsets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copying {
+    pub from: String,
+    pub to: String,
+    /// The group's committed offsets reached the end of the topic before the run was looked at.
+    pub caught_up: bool,
 }
 
 /// When a broker acknowledges with acks=all.

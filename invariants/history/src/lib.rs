@@ -12,12 +12,13 @@ mod op;
 mod verdict;
 mod witness;
 
-pub use facts::{Facts, Flush, Span};
-pub use log::{Blob, Control, Header, LogRecord, LogSource, PartitionLog, Records};
+pub use facts::{Copying, Facts, Flush, Span};
+pub use log::{Blob, COPY_OF, Control, Header, LogRecord, LogSource, PartitionLog, Records};
 pub use models::decision::{Change, Decision, DecisionEntry, Input, InputState, InputStatus};
 pub use models::row::RowOp;
 pub use observation::{
-    FaultEffect, LoadedOffset, MemberAssignment, Observation, Observed, Observer, TopicPartition, TransactionState,
+    FaultEffect, LoadedMember, LoadedOffset, MemberAssignment, Observation, Observed, Observer, TopicPartition,
+    TransactionState,
 };
 pub use op::{Op, OpId, OpKind, OpResult, PolledPartition, PolledRecord};
 use serde::{Deserialize, Serialize};

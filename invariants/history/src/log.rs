@@ -8,6 +8,9 @@ use serde::de::{self, Deserializer};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
+/// Header of a record that is a copy: partition and offset of what it is a copy of, as `3:1042`.
+pub const COPY_OF: &str = "copy.of";
+
 /// Bytes, shared by clones. In JSON text where they are UTF-8, else `{"hex": "…"}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Blob(pub Bytes);

@@ -100,6 +100,12 @@ pub enum Observed {
         /// Taken from it, and not given up yet.
         revoking: Vec<TopicPartition>,
     },
+    /// A group coordinator has read its log and finds these members (KIP-848), all of them. What was durable and never told
+    /// is among it.
+    GroupLoaded {
+        group: String,
+        members: Vec<LoadedMember>,
+    },
     /// The group is gone: its generations may begin anew.
     GroupGone {
         group: String,
@@ -182,6 +188,16 @@ pub struct LoadedOffset {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+}
+
+/// As [`Observed::GroupMember`] has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadedMember {
+    pub member: String,
+    pub epoch: i32,
+    pub assigned: Vec<TopicPartition>,
+    pub revoking: Vec<TopicPartition>,
 }
 
 /// As `__transaction_state` names them.

@@ -1,7 +1,7 @@
 //! A canary: a sink without transactions, judged as exactly-once, under crashes.
 
 use super::Entry;
-use crate::generate::{EventTime, Families, JobText, base, events, stream, with_job};
+use crate::generate::{EventTime, Families, JobText, base, events, stream, with_brokers, with_job};
 use crate::plan::{Action, Family, Fault, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -26,6 +26,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         decisions_topic: false,
         exactly_once: false,
     };
+    with_brokers(&mut plan, 3);
     with_job(&mut plan, job.toml(), 2);
     if let Some(p) = &mut plan.knobs.processor {
         p.checkpoint_interval_ms = 2_000;

@@ -1,7 +1,9 @@
 //! Crashes at every step of a checkpoint.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
+use crate::generate::{
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_brokers, with_job,
+};
 use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {
@@ -32,6 +34,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         decisions_topic: rng.chance(1, 3),
         exactly_once: true,
     };
+    with_brokers(&mut plan, 3);
     with_job(&mut plan, job.toml(), 2);
     if let Some(p) = &mut plan.knobs.processor {
         p.checkpoint_interval_ms = rng.range(400, 800);

@@ -1,8 +1,10 @@
 //! A user's job over a user's events, through the same disasters.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{Families, FaultSpace, Menu, base, faults, switch_off, with_job};
-use crate::plan::{Acks, Batch, Client, ClientRole, Payload, Plan, Producer, Record, Topic};
+use crate::generate::{
+    Families, FaultSpace, Menu, base, faults, switch_off, topic as new_topic, with_brokers, with_job,
+};
+use crate::plan::{Acks, Batch, Client, ClientRole, Payload, Plan, Producer, Record};
 
 pub const ENTRY: Entry = Entry {
     name: "flights",
@@ -50,8 +52,9 @@ pub struct Input<'a> {
 pub fn generate(scenario: &str, seed: u64, families: &Families, input: &Input<'_>) -> Plan {
     let Input { toml, topic, partitions, events } = *input;
     let mut plan = base(scenario, seed, families);
+    with_brokers(&mut plan, 3);
     with_job(&mut plan, toml.to_owned(), 2);
-    plan.topics.push(Topic { name: topic.to_owned(), partitions });
+    plan.topics.push(new_topic(&plan, topic, partitions));
     // As fast as the broker takes them, but over at least 15 seconds, so that checkpoints fall in between.
     let active_ms = 15_000;
     let chunk = (events.len() / 150).clamp(10, 500);

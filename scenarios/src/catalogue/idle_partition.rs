@@ -1,7 +1,9 @@
 //! Splits fall silent and wake.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
+use crate::generate::{
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_brokers, with_job,
+};
 use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {
@@ -27,6 +29,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         decisions_topic: rng.chance(1, 3),
         exactly_once: true,
     };
+    with_brokers(&mut plan, 3);
     with_job(&mut plan, job.toml(), 2);
     let partitions = rng.range(2, 4) as u32;
     let shape = EventTime {

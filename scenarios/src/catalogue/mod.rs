@@ -3,14 +3,25 @@
 mod canary_at_least_once;
 mod canary_page_cache;
 mod checkpoint_crash;
+mod coordinator_crash;
+mod correlated_power_loss;
 mod crash_restart;
 mod duplicates;
 mod flights;
+mod hanging_transaction;
 mod idle_partition;
+mod late_messages;
+mod leader_failover;
+mod network_partition;
 mod power_loss;
+mod rebalance_storm;
 mod reordering;
+mod rolling_restart;
 mod smoke;
 mod swarm;
+mod truncation;
+mod unclean_election;
+mod zombie_producer;
 
 pub use flights::{Event, Input, generate as generate_from_events};
 
@@ -48,23 +59,53 @@ pub const BROKER_PROPERTIES: &[&str] = &[
     "read-equals-disk",
 ];
 
-/// Judge broker and processor.
-pub const ALL_PROPERTIES: &[&str] = &[
-    "acked-durable",
-    "failed-absent",
-    "no-duplicate",
-    "producer-order",
-    "high-watermark-monotonic",
-    "last-stable-offset-monotonic",
-    "transaction-atomicity",
-    "no-aborted-read",
-    "read-equals-disk",
-    "window-exactly-once",
-    "idleness",
-    "conservation",
-    "watermark-monotonic",
-    "convergence",
+const REPLICATION: &[&str] = &["logs-agree", "one-leader", "metadata-kept", "transactions-end"];
+
+const PROCESSOR: &[&str] = &["window-exactly-once", "idleness", "conservation", "watermark-monotonic", "convergence"];
+
+/// Of groups, and the anomalies of clients that produce and consume.
+const GROUPS: &[&str] = &[
+    "copied-once",
+    "single-owner",
+    "offsets-kept",
+    "lost-write",
+    "duplicate",
+    "unseen",
+    "inconsistent-offsets",
+    "G1a",
+    "G1c",
+    "precommitted-read",
+    "poll-skip",
+    "nonmonotonic-poll",
+    "int-poll-skip",
+    "int-nonmonotonic-poll",
+    "nonmonotonic-send",
+    "int-nonmonotonic-send",
 ];
+
+/// Judge brokers that replicate, under clients' writes.
+pub const CLUSTER_PROPERTIES: &[&str] =
+    &joined::<{ BROKER_PROPERTIES.len() + REPLICATION.len() }>(BROKER_PROPERTIES, REPLICATION);
+
+/// Judge them with consumer groups.
+pub const GROUP_PROPERTIES: &[&str] =
+    &joined::<{ CLUSTER_PROPERTIES.len() + GROUPS.len() }>(CLUSTER_PROPERTIES, GROUPS);
+
+/// Judge brokers and processor.
+pub const ALL_PROPERTIES: &[&str] =
+    &joined::<{ CLUSTER_PROPERTIES.len() + PROCESSOR.len() }>(CLUSTER_PROPERTIES, PROCESSOR);
+
+/// The names of `a`, then those of `b`; `N` is how many.
+const fn joined<const N: usize>(a: &[&'static str], b: &[&'static str]) -> [&'static str; N] {
+    assert!(a.len() + b.len() == N);
+    let mut all = [""; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < a.len() { a[i] } else { b[i - a.len()] };
+        i += 1;
+    }
+    all
+}
 
 /// All scenarios, in the order in which the main job runs them.
 pub fn list() -> &'static [Entry] {
@@ -76,6 +117,17 @@ pub fn list() -> &'static [Entry] {
         reordering::ENTRY,
         idle_partition::ENTRY,
         checkpoint_crash::ENTRY,
+        leader_failover::ENTRY,
+        network_partition::ENTRY,
+        rolling_restart::ENTRY,
+        correlated_power_loss::ENTRY,
+        truncation::ENTRY,
+        unclean_election::ENTRY,
+        coordinator_crash::ENTRY,
+        zombie_producer::ENTRY,
+        hanging_transaction::ENTRY,
+        late_messages::ENTRY,
+        rebalance_storm::ENTRY,
         swarm::ENTRY,
         flights::ENTRY,
         flights::JOB,
@@ -214,10 +266,20 @@ dlq_topic = "dlq"
         let text = plan.to_json();
         let with_extra = text.replacen('{', "{\"colour\": 1,", 1);
         assert!(Plan::from_json(&with_extra).unwrap_err().to_string().contains("colour"));
-        let newer = text.replacen("\"version\": 1", "\"version\": 2", 1);
-        assert!(matches!(Plan::from_json(&newer), Err(crate::PlanError::Version { found: 2, .. })));
+        let newer = text.replacen("\"version\": 2", "\"version\": 3", 1);
+        assert!(matches!(Plan::from_json(&newer), Err(crate::PlanError::Version { found: 3, .. })));
         let without = text.replacen("\"schedule\": \"uniform\",", "", 1);
         assert!(Plan::from_json(&without).is_err(), "a knob left out must not be defaulted");
+    }
+
+    /// A plan of the first release, kept as it was written.
+    #[test]
+    fn plans_of_version_1_are_read() {
+        let text = include_str!("../../../tests/regressions/abandoned-registration-of-a-worker.json");
+        assert!(text.contains("\"version\": 1"));
+        let plan = Plan::from_json(text).unwrap();
+        assert_eq!((plan.version, plan.topics[0].replication_factor), (crate::plan::VERSION, 1));
+        assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Events out of order, far beyond the bound, over connections that deliver late.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
+use crate::generate::{
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_brokers, with_job,
+};
 use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {
@@ -28,6 +30,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         decisions_topic: rng.chance(1, 3),
         exactly_once: true,
     };
+    with_brokers(&mut plan, 3);
     with_job(&mut plan, job.toml(), 2);
     let shape = EventTime {
         records: 1_400,

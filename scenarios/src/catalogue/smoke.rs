@@ -1,12 +1,14 @@
-//! The least of everything: one broker, a coordinator, two workers, 2,000 records, one crash of each.
+//! The least of everything: three brokers, a coordinator, two workers, 2,000 records, one crash of each.
 
 use super::{ALL_PROPERTIES, Entry};
-use crate::generate::{EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_job};
+use crate::generate::{
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, with_brokers, with_job,
+};
 use crate::plan::Plan;
 
 pub const ENTRY: Entry = Entry {
     name: "smoke",
-    story: "Two thousand events run through one broker and a processor of two workers for half a minute. \
+    story: "Two thousand events run through three brokers and a processor of two workers for half a minute. \
             A few crashes and cuts fall into it. \
             Every committed window equals the batch model, and every record is accounted for.",
     properties: ALL_PROPERTIES,
@@ -27,6 +29,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
         decisions_topic: false,
         exactly_once: true,
     };
+    with_brokers(&mut plan, 3);
     with_job(&mut plan, job.toml(), 2);
     let shape = EventTime {
         records: 2_000,

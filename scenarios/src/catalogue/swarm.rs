@@ -4,7 +4,7 @@
 
 use super::{ALL_PROPERTIES, Entry};
 use crate::generate::{
-    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, switch_off, with_job,
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, switch_off, with_brokers, with_job,
 };
 use crate::plan::{Family, Plan};
 
@@ -48,6 +48,10 @@ fn generate(seed: u64, families: &Families) -> Plan {
         decisions_topic: rng.chance(1, 2),
         exactly_once: true,
     };
+    // One in ten has a broker that is alone, which is a different way to start and to stop.
+    if !rng.chance(1, 10) {
+        with_brokers(&mut plan, 3);
+    }
     with_job(&mut plan, job.toml(), rng.range(2, 3) as u32);
     let partitions = rng.range(2, 4) as u32;
     let shape = EventTime {

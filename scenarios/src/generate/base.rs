@@ -1,9 +1,11 @@
 //! A plan without workload and faults: seeds, knobs, budgets.
 
+use std::collections::BTreeMap;
+
 use super::Families;
 use crate::plan::{
     BrokerKnobs, Budgets, ClientKnobs, Compression, Family, Flush, Job, Knobs, Plan, ProcessorKnobs, Schedule, Seeds,
-    Topology, VERSION, WorldKnobs,
+    Topic, Topology, VERSION, WorldKnobs,
 };
 
 /// One broker and nothing else, with strong settings. Families not in `families` are off.
@@ -28,6 +30,16 @@ pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
                 offsets_partitions: 1,
                 transactions_partitions: rng.range(1, 3) as u32,
                 transaction_max_timeout_ms: 900_000,
+                default_replication_factor: 1,
+                min_insync_replicas: 1,
+                quorum_election_timeout_ms: 1_000,
+                quorum_fetch_timeout_ms: 2_000,
+                session_timeout_ms: 9_000,
+                heartbeat_interval_ms: 2_000,
+                replica_lag_max_ms: 30_000,
+                leader_rebalance_ms: 300_000,
+                group_session_timeout_ms: *rng.choose(&[1_500, 2_500, 4_000]),
+                group_heartbeat_interval_ms: 400,
             },
             client: ClientKnobs {
                 request_timeout_ms: *rng.choose(&[600, 1_000, 2_000]),
@@ -73,6 +85,28 @@ pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
             max_events: 20_000_000,
         },
     }
+}
+
+/// Makes it `brokers` brokers, with three replicas of everything and time-outs that fit a run of half a minute. Topics take
+/// the number of replicas from here, so this comes before them.
+pub fn with_brokers(plan: &mut Plan, brokers: u32) {
+    let mut rng = seed::stream(plan.seed, "knobs", &[2]);
+    plan.topology.brokers = brokers;
+    let knobs = &mut plan.knobs.broker;
+    knobs.default_replication_factor = brokers.min(3);
+    knobs.min_insync_replicas = 2;
+    knobs.quorum_election_timeout_ms = rng.range(300, 600);
+    knobs.quorum_fetch_timeout_ms = rng.range(600, 1_200);
+    knobs.heartbeat_interval_ms = 300;
+    knobs.session_timeout_ms = *rng.choose(&[1_200, 2_000, 3_000]);
+    knobs.replica_lag_max_ms = *rng.choose(&[800, 1_500, 3_000]);
+    knobs.leader_rebalance_ms = *rng.choose(&[3_000, 8_000, 300_000]);
+}
+
+/// A topic with as many replicas as the plan's topics have by default.
+pub fn topic(plan: &Plan, name: &str, partitions: u32) -> Topic {
+    let replication_factor = plan.knobs.broker.default_replication_factor;
+    Topic { name: name.to_owned(), partitions, replication_factor, configs: BTreeMap::new() }
 }
 
 /// Adds a processor of `workers` workers running `toml`.

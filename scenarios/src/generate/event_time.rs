@@ -3,10 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{stream, unique_value};
-use crate::plan::{
-    Acks, Batch, Client, ClientRole, End, Family, Payload, Plan, Producer, Record, Topic, Transaction, Twist,
-};
+use super::{stream, topic, unique_value};
+use crate::plan::{Acks, Batch, Client, ClientRole, End, Family, Payload, Plan, Producer, Record, Transaction, Twist};
 
 /// Origin of generated event times: 2023-11-14T22:13:20Z.
 pub const ORIGIN_MS: i64 = 1_700_000_000_000;
@@ -89,7 +87,7 @@ pub fn events(plan: &mut Plan, job: JobText, shape: EventTime) {
         true => EventTime { twists: false, idle_splits: 0, ..shape },
         false => shape,
     };
-    plan.topics.push(Topic { name: TOPIC.into(), partitions });
+    plan.topics.push(topic(plan, TOPIC, partitions));
     let mut rng = stream(plan, "events", &[]);
     let mut taken = BTreeSet::new();
 

@@ -2,7 +2,9 @@
 //! actions that every run executes often.
 
 use super::stream;
-use crate::plan::{Action, CrashPoint, Family, Fault, NodeName, Persistence, Plan, Role, Target, Trigger, When};
+use crate::plan::{
+    Action, CrashPoint, Family, Fault, NodeName, Partition, Persistence, Plan, Role, Target, TopicRef, Trigger, When,
+};
 use seed::Rng;
 
 /// Where faults may strike.
@@ -28,7 +30,6 @@ pub struct Menu {
     pub power_at_crash_points: bool,
 }
 
-const BROKER: Target = Target::Node(NodeName::new(Role::Broker, 0));
 const COORDINATOR: Target = Target::Node(NodeName::new(Role::Coordinator, 0));
 
 /// An action that driver loops execute often, as a place for crash points.
@@ -57,6 +58,8 @@ pub const LABELS: &[Label] = &[
     label(Role::Broker, "disk.write", 40, false),
     label(Role::Broker, "disk.sync", 30, false),
     label(Role::Broker, "net.write", 60, false),
+    label(Role::Broker, "txn.persist", 5, true),
+    label(Role::Broker, "txn.complete", 3, true),
     label(Role::Coordinator, "checkpoint.trigger", 4, false),
     label(Role::Coordinator, "checkpoint.store", 3, false),
     label(Role::Coordinator, "checkpoint.complete", 4, false),
@@ -69,6 +72,31 @@ pub const LABELS: &[Label] = &[
     label(Role::Worker, "records.send", 10, false),
     label(Role::Worker, "net.write", 60, false),
 ];
+
+/// The same, where consumers share topics.
+pub const GROUP_LABELS: &[Label] =
+    &[label(Role::Broker, "groups.append", 6, false), label(Role::Broker, "offsets.append", 20, false)];
+
+/// The same, where brokers replicate.
+pub const CLUSTER_LABELS: &[Label] = &[
+    label(Role::Broker, "replicate", 60, false),
+    label(Role::Broker, "fetch.send", 60, false),
+    label(Role::Broker, "truncate", 1, false),
+    label(Role::Broker, "isr", 3, false),
+    label(Role::Broker, "isr.alter", 2, false),
+    label(Role::Broker, "metadata.apply", 20, false),
+    label(Role::Broker, "quorum.flush", 10, false),
+    label(Role::Broker, "txn.send", 4, true),
+];
+
+/// Adds one fault, unless its family is off.
+pub fn strike(plan: &mut Plan, family: Family, trigger: Trigger, action: Action) {
+    if plan.families_off.contains(&family) {
+        return;
+    }
+    let id = plan.faults.iter().map(|f| f.id + 1).max().unwrap_or(0);
+    plan.faults.push(Fault { id, family, trigger, action });
+}
 
 /// Adds faults to `plan`. Families in `plan.families_off` add nothing, and their streams are not read, so that switching
 /// one off leaves the others' faults as they were.
@@ -90,7 +118,7 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
             let at = rng.range(space.from_ms, space.to_ms);
             let (trigger, action) = match family {
                 Family::Net => (Trigger::At { ms: at }, net(plan, &mut rng)),
-                Family::Disk => (Trigger::At { ms: at }, disk(&mut rng)),
+                Family::Disk => (Trigger::At { ms: at }, disk(plan, &mut rng)),
                 Family::Clock => (Trigger::At { ms: at }, clock(plan, &mut rng)),
                 Family::Process => (Trigger::At { ms: at }, process(plan, &mut rng, menu)),
                 Family::CrashPoints => match crash_point(plan, &mut rng, space, menu) {
@@ -107,7 +135,8 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
             for _ in 0..flaps {
                 let (ms, for_ms) = (end + rng.range(50, 300), rng.range(100, 300));
                 end = ms + for_ms;
-                let action = Action::DiskFull { node: BROKER, for_ms };
+                let [node] = action.targets()[..] else { continue };
+                let action = Action::DiskFull { node, for_ms };
                 all.push(Fault { id: 0, family, trigger: Trigger::At { ms }, action });
             }
             all.push(Fault { id: 0, family, trigger, action });
@@ -120,10 +149,59 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
     plan.faults.extend(all);
 }
 
+/// Some broker. Of several it is often one by what it does at that moment: faults that matter strike leaders.
+fn broker(plan: &Plan, rng: &mut Rng) -> Target {
+    if plan.topology.brokers == 1 {
+        return Target::Node(NodeName::new(Role::Broker, 0));
+    }
+    match rng.range(0, 9) {
+        0..4 => Target::Node(broker_node(plan, rng)),
+        4..6 => Target::Leader(workload_partition(plan, rng)),
+        6 => Target::Follower(workload_partition(plan, rng)),
+        7..9 => Target::Leader(transactions_partition(plan, rng)),
+        _ => Target::Controller,
+    }
+}
+
+/// Some broker by its number.
+pub fn broker_node(plan: &Plan, rng: &mut Rng) -> NodeName {
+    NodeName::new(Role::Broker, rng.range(0, u64::from(plan.topology.brokers) - 1) as u32)
+}
+
+/// Some partition of some topic of the workload.
+pub fn workload_partition(plan: &Plan, rng: &mut Rng) -> Partition {
+    let topic = rng.index(plan.topics.len());
+    let partition = rng.range(0, u64::from(plan.topics[topic].partitions) - 1) as i32;
+    Partition { topic: TopicRef::Workload(topic as u32), partition }
+}
+
+/// Some partition of `__transaction_state`.
+pub fn transactions_partition(plan: &Plan, rng: &mut Rng) -> Partition {
+    let partitions = u64::from(plan.knobs.broker.transactions_partitions);
+    Partition { topic: TopicRef::Transactions, partition: rng.range(0, partitions - 1) as i32 }
+}
+
+/// Two different brokers, if there are several.
+fn broker_link(plan: &Plan, rng: &mut Rng) -> Option<(Target, Target)> {
+    let brokers = plan.topology.brokers;
+    if brokers == 1 {
+        return None;
+    }
+    let a = broker_node(plan, rng);
+    let b = NodeName::new(Role::Broker, (a.number + rng.range(1, u64::from(brokers) - 1) as u32) % brokers);
+    Some((Target::Node(a), Target::Node(b)))
+}
+
 /// A pair of nodes that talk to each other all the time, in a random direction.
 fn busy_link(plan: &Plan, rng: &mut Rng) -> (Target, Target) {
+    if rng.chance(1, 2)
+        && let Some(link) = broker_link(plan, rng)
+    {
+        return link;
+    }
+    let broker = broker(plan, rng);
     let other = peer_of_broker(plan, rng);
-    if rng.chance(1, 2) { (BROKER, other) } else { (other, BROKER) }
+    if rng.chance(1, 2) { (broker, other) } else { (other, broker) }
 }
 
 /// A producer, or a worker when there is a processor.
@@ -157,6 +235,9 @@ fn net(plan: &Plan, rng: &mut Rng) -> Action {
         false => busy_link(plan, rng),
     };
     let short = rng.range(200, 2_500);
+    if plan.topology.brokers > 1 && rng.chance(1, 4) {
+        return split(plan, rng);
+    }
     match rng.range(0, 7) {
         0 => Action::Cut { from, to, both: true, for_ms: short },
         1 | 2 => Action::Cut { from, to, both: false, for_ms: short },
@@ -171,25 +252,56 @@ fn net(plan: &Plan, rng: &mut Rng) -> Action {
     }
 }
 
-/// Of a link's ends, the one that connects: brokers and coordinators only listen.
+/// Brokers apart from each other: one alone, or with a part of the others on its side. It lasts longer than sessions and
+/// elections take.
+fn split(plan: &Plan, rng: &mut Rng) -> Action {
+    let for_ms = rng.range(1_000, 5_000);
+    if rng.chance(1, 2) {
+        return Action::Isolate { node: broker(plan, rng), for_ms };
+    }
+    let alone = broker(plan, rng);
+    Action::Split { nodes: side_of(plan, rng, alone, |role| role != Role::Broker), for_ms }
+}
+
+/// One side of a split: `first`, and of the nodes whose role may be on its side each with even chances.
+pub fn side_of(plan: &Plan, rng: &mut Rng, first: Target, may: impl Fn(Role) -> bool) -> Vec<Target> {
+    let others = plan.nodes().into_iter().filter(|n| may(n.role));
+    std::iter::once(first).chain(others.filter(|_| rng.chance(1, 2)).map(Target::Node)).collect()
+}
+
+/// One of the first `count` workload clients.
+pub fn some_client(rng: &mut Rng, count: u32) -> Target {
+    Target::Node(NodeName::new(Role::Client, rng.range(0, u64::from(count) - 1) as u32))
+}
+
+/// Of a link's ends, the one that connects: brokers and coordinators only listen, to their clients.
 fn to_client(a: Target, b: Target) -> Target {
-    if a == BROKER || a == COORDINATOR { b } else { a }
+    if is_server(a) { b } else { a }
 }
 
 fn to_server(a: Target, b: Target) -> Target {
-    if a == BROKER || a == COORDINATOR { a } else { b }
+    if is_server(a) { a } else { b }
 }
 
-fn disk(rng: &mut Rng) -> Action {
-    match rng.range(0, 4) {
-        0 => Action::FsyncError { node: BROKER, restart_after_ms: rng.range(300, 1_500) },
-        1 | 2 => Action::DiskFull { node: BROKER, for_ms: rng.range(300, 1_500) },
-        3 => Action::Power { node: BROKER, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
-        _ => Action::DiskStall { node: BROKER, for_ms: rng.range(200, 2_500) },
+fn is_server(target: Target) -> bool {
+    match target {
+        Target::Node(name) => matches!(name.role, Role::Broker | Role::Coordinator),
+        Target::Role(role) => matches!(role, Role::Broker | Role::Coordinator),
+        Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
     }
 }
 
-fn persistence(rng: &mut Rng) -> Persistence {
+fn disk(plan: &Plan, rng: &mut Rng) -> Action {
+    let node = broker(plan, rng);
+    match rng.range(0, 4) {
+        0 => Action::FsyncError { node, restart_after_ms: rng.range(300, 1_500) },
+        1 | 2 => Action::DiskFull { node, for_ms: rng.range(300, 1_500) },
+        3 => Action::Power { node, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
+        _ => Action::DiskStall { node, for_ms: rng.range(200, 2_500) },
+    }
+}
+
+pub fn persistence(rng: &mut Rng) -> Persistence {
     *rng.choose(&[Persistence::Kept, Persistence::Lost, Persistence::Prefix, Persistence::Subset])
 }
 
@@ -206,18 +318,22 @@ fn clock(plan: &Plan, rng: &mut Rng) -> Action {
 fn process(plan: &Plan, rng: &mut Rng, menu: Menu) -> Action {
     let node = match plan.topology.workers {
         0 => match rng.chance(4, 5) {
-            true => BROKER,
+            true => broker(plan, rng),
             false => producer(plan, rng),
         },
         workers => match rng.range(0, 9) {
-            0..3 => BROKER,
+            0..3 => broker(plan, rng),
             3..5 => COORDINATOR,
             5..9 => Target::Node(NodeName::new(Role::Worker, rng.range(0, u64::from(workers) - 1) as u32)),
             _ => producer(plan, rng),
         },
     };
-    if menu.power == Some(Role::Broker) && node == BROKER {
+    let is_broker = is_server(node) && node != COORDINATOR;
+    if menu.power == Some(Role::Broker) && is_broker {
         return Action::Power { node, unsynced: persistence(rng), restart_after_ms: rng.range(200, 1_500) };
+    }
+    if is_broker && plan.topology.brokers > 1 && rng.chance(1, 5) {
+        return Action::Stop { node };
     }
     match rng.range(0, 3) {
         0 => Action::Pause { node, for_ms: rng.range(200, 3_000) },
@@ -233,12 +349,15 @@ fn producer(plan: &Plan, rng: &mut Rng) -> Target {
 
 /// A lost reply and the retry that follows, or a request given up whose bytes arrive after its repetition.
 fn duplicate(plan: &Plan, rng: &mut Rng) -> Action {
-    let peer = peer_of_broker(plan, rng);
+    let (broker, peer) = match rng.chance(1, 3).then(|| broker_link(plan, rng)).flatten() {
+        Some(link) => link,
+        None => (broker(plan, rng), peer_of_broker(plan, rng)),
+    };
     match rng.chance(1, 2) {
-        true => Action::Cut { from: BROKER, to: peer, both: false, for_ms: rng.range(800, 2_500) },
+        true => Action::Cut { from: broker, to: peer, both: false, for_ms: rng.range(800, 2_500) },
         false => Action::Straggle {
             from: peer,
-            to: BROKER,
+            to: broker,
             per_million: rng.range(50_000, 300_000) as u32,
             up_to_ms: rng.range(1_000, 4_000),
             for_ms: rng.range(500, 2_500),
@@ -250,10 +369,16 @@ fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Opt
     let transactions = plan.clients.iter().any(|c| match &c.role {
         crate::plan::ClientRole::Producer(p) => p.transactional,
         crate::plan::ClientRole::Reader(_) => false,
+        crate::plan::ClientRole::Member(m) => matches!(m.commit, crate::plan::Commit::Transaction { .. }),
     });
     let processor = plan.job.is_some();
+    let cluster: &[Label] = if plan.topology.brokers > 1 { CLUSTER_LABELS } else { &[] };
+    let member = |c: &crate::plan::Client| matches!(c.role, crate::plan::ClientRole::Member(_));
+    let groups: &[Label] = if plan.clients.iter().any(member) { GROUP_LABELS } else { &[] };
     let usable: Vec<_> = LABELS
         .iter()
+        .chain(cluster)
+        .chain(groups)
         .filter(|l| !l.transactions || transactions || processor)
         .filter(|l| processor || !matches!(l.role, Role::Coordinator | Role::Worker))
         .collect();

@@ -8,10 +8,13 @@ mod event_time;
 mod faults;
 mod producers;
 
-pub use base::{base, switch_off, with_job};
+pub use base::{base, switch_off, topic, with_brokers, with_job};
 pub use event_time::{EventTime, JobText, events};
-pub use faults::{FaultSpace, Menu, faults};
-pub use producers::{Mix, mixed_producers, readers};
+pub use faults::{
+    FaultSpace, Menu, broker_node, faults, persistence, side_of, some_client, strike, transactions_partition,
+    workload_partition,
+};
+pub use producers::{Mix, cluster, mixed_producers, readers};
 
 use std::collections::BTreeSet;
 

@@ -2,10 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::{stream, unique_value};
+use super::{Families, base, stream, topic, unique_value, with_brokers};
 use crate::plan::{
-    Acks, Batch, Client, ClientRole, End, Isolation, Payload, Plan, Producer, Reader, Record, Topic, Transaction,
+    Acks, Batch, Client, ClientRole, End, Isolation, Payload, Plan, Producer, Reader, Record, Transaction,
 };
+
+const TOPIC: &str = "events";
+
+/// A plan of three brokers, with these producers and a reader of each isolation.
+pub fn cluster(scenario: &str, seed: u64, families: &Families, mix: Mix) -> Plan {
+    let mut plan = base(scenario, seed, families);
+    with_brokers(&mut plan, 3);
+    mixed_producers(&mut plan, mix);
+    readers(&mut plan, TOPIC);
+    plan
+}
 
 /// How many producers of each kind, and how much they send within `active_ms`.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +31,7 @@ pub struct Mix {
 
 /// Adds topic `events` and the producers, numbered on from the clients already there.
 pub fn mixed_producers(plan: &mut Plan, mix: Mix) {
-    const TOPIC: &str = "events";
-    plan.topics.push(Topic { name: TOPIC.into(), partitions: mix.partitions });
+    plan.topics.push(topic(plan, TOPIC, mix.partitions));
     let mut taken = BTreeSet::new();
     let mut next_transaction = 0;
     for k in 0..mix.idempotent + mix.transactional {

@@ -48,10 +48,10 @@ impl Family {
     /// One line for `list faults`.
     pub const fn story(self) -> &'static str {
         match self {
-            Family::Net => "latency, loss, cuts one-way and both ways, holds, resets, connects that hang",
+            Family::Net => "latency, loss, cuts one-way and both ways, splits, holds, resets, connects that hang",
             Family::Disk => "power loss (unsynced data kept, lost or torn), fsync errors, a full disk, stalls",
             Family::Clock => "offset, drift and steps of one node's clocks",
-            Family::Process => "crash, restart and pause of a node at a given time",
+            Family::Process => "crash, stop, restart and pause of a node at a given time",
             Family::CrashPoints => "crash, power loss, pause or cut at the nth time a node reaches a named action",
             Family::EventTime => "idle splits, late records, bursts, window-edge timestamps, poison records",
             Family::Duplicates => "lost replies with retries; bytes of an abandoned connection that arrive late",
@@ -109,6 +109,31 @@ pub enum Target {
     /// Any node of the role, resolved at run time (and the resolution recorded): the one that reached the crash point, or
     /// by a draw of the world among those alive.
     Role(Role),
+    /// The broker that leads the partition when the fault strikes, as the brokers themselves know it.
+    Leader(Partition),
+    /// A replica of the partition that does not lead it, by a draw of the world.
+    Follower(Partition),
+    /// The active controller: the leader of the metadata quorum.
+    Controller,
+}
+
+/// A partition, by what its topic is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partition {
+    pub topic: TopicRef,
+    pub partition: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TopicRef {
+    /// Index into the plan's topics.
+    Workload(u32),
+    /// `__consumer_offsets`: its leaders coordinate groups.
+    Offsets,
+    /// `__transaction_state`: its leaders coordinate transactions.
+    Transactions,
 }
 
 /// What a power loss leaves of data that was written and not synced.
@@ -133,8 +158,12 @@ pub enum Action {
     Power { node: Target, unsynced: Persistence, restart_after_ms: u64 },
     /// The node stands still, then goes on.
     Pause { node: Target, for_ms: u64 },
+    /// The process is asked to stop (SIGTERM): a broker lets its leaderships move away first. It is started again.
+    Stop { node: Target },
     /// The node is cut off from all others.
     Isolate { node: Target, for_ms: u64 },
+    /// The network falls in two: these nodes on one side, all others on the other.
+    Split { nodes: Vec<Target>, for_ms: u64 },
     /// Bytes from `from` to `to` wait (and time out) until healed; with `both`, the other direction too.
     Cut { from: Target, to: Target, both: bool, for_ms: u64 },
     /// Bytes are held back, then all arrive at once.
@@ -171,7 +200,9 @@ impl Action {
             Action::Crash { .. } => "crash",
             Action::Power { .. } => "power",
             Action::Pause { .. } => "pause",
+            Action::Stop { .. } => "stop",
             Action::Isolate { .. } => "isolate",
+            Action::Split { .. } => "split",
             Action::Cut { both: false, .. } => "cut_one_way",
             Action::Cut { both: true, .. } => "cut",
             Action::Hold { .. } => "hold",
@@ -205,6 +236,7 @@ impl Action {
             Action::Crash { node, .. }
             | Action::Power { node, .. }
             | Action::Pause { node, .. }
+            | Action::Stop { node }
             | Action::Isolate { node, .. }
             | Action::FsyncError { node, .. }
             | Action::DiskFull { node, .. }
@@ -218,6 +250,7 @@ impl Action {
             | Action::ConnectHang { from, to, .. }
             | Action::Loss { from, to, .. }
             | Action::Slow { from, to, .. } => vec![from, to],
+            Action::Split { nodes, .. } => nodes.iter_mut().collect(),
             Action::Reset { a, b } => vec![a, b],
         }
     }
@@ -230,6 +263,7 @@ impl Action {
             | Action::FsyncError { restart_after_ms, .. } => restart_after_ms,
             Action::Pause { for_ms, .. }
             | Action::Isolate { for_ms, .. }
+            | Action::Split { for_ms, .. }
             | Action::Cut { for_ms, .. }
             | Action::Hold { for_ms, .. }
             | Action::Straggle { for_ms, .. }
@@ -239,6 +273,7 @@ impl Action {
             | Action::DiskFull { for_ms, .. }
             | Action::DiskStall { for_ms, .. } => for_ms,
             Action::Reset { .. }
+            | Action::Stop { .. }
             | Action::ClockOffset { .. }
             | Action::ClockStep { .. }
             | Action::ClockDrift { .. } => 0,

@@ -33,6 +33,24 @@ pub struct BrokerKnobs {
     pub offsets_partitions: u32,
     pub transactions_partitions: u32,
     pub transaction_max_timeout_ms: u64,
+    /// Replicas of topics that do not say; of internal topics, three or as many as there are brokers.
+    pub default_replication_factor: u32,
+    /// Fewest in-sync replicas with which acks=all is accepted, where a topic does not say.
+    pub min_insync_replicas: u32,
+    /// A voter of the metadata quorum without a leader for this long, and up to as much again, stands for election.
+    pub quorum_election_timeout_ms: u64,
+    /// A follower of the metadata log that could not fetch for this long gives its leader up.
+    pub quorum_fetch_timeout_ms: u64,
+    /// A broker that the controller did not hear of for this long is fenced.
+    pub session_timeout_ms: u64,
+    pub heartbeat_interval_ms: u64,
+    /// A follower that was not at the leader's log end for this long leaves the in-sync set.
+    pub replica_lag_max_ms: u64,
+    /// A member of a consumer group that its coordinator did not hear of for this long is out of it.
+    pub group_session_timeout_ms: u64,
+    pub group_heartbeat_interval_ms: u64,
+    /// A partition is given back to its preferred leader after this long.
+    pub leader_rebalance_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,22 +19,25 @@ mod budget;
 mod fault;
 mod knobs;
 mod topology;
+mod upgrade;
 mod validate;
 mod workload;
 
 pub use budget::Budgets;
-pub use fault::{Action, CrashPoint, Family, Fault, Persistence, Target, Trigger, When};
+pub use fault::{Action, CrashPoint, Family, Fault, Partition, Persistence, Target, TopicRef, Trigger, When};
 pub use knobs::{BrokerKnobs, ClientKnobs, Compression, Flush, Knobs, LinkLaw, ProcessorKnobs, WorldKnobs};
 pub use topology::{NodeName, Role, Topology};
 pub use validate::PlanError;
 pub use workload::{
-    Acks, Batch, Client, ClientRole, End, Isolation, Job, Payload, Producer, Reader, Record, Topic, Transaction, Twist,
+    Acks, Batch, Client, ClientRole, Commit, End, GroupProtocol, Isolation, Job, Member, Payload, Producer, Reader,
+    Record, Stay, Topic, Transaction, Twist,
 };
 
 use serde::{Deserialize, Serialize};
 
-/// Version of the stored form. A plan of another version is refused, never guessed at.
-pub const VERSION: u32 = 1;
+/// Version of the stored form. Earlier ones are read as what they meant (`upgrade`); a later one is refused, never guessed
+/// at.
+pub const VERSION: u32 = 2;
 
 /// One run, whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,15 +87,17 @@ impl Plan {
     /// Reads a stored plan and validates it.
     ///
     /// # Errors
-    /// Text that is not a plan of [`VERSION`], or a plan that [`Plan::validate`] refuses.
+    /// Text that is not a plan of [`VERSION`] or an earlier one, or a plan that [`Plan::validate`] refuses.
     pub fn from_json(text: &str) -> Result<Plan, PlanError> {
-        let version: serde_json::Value = serde_json::from_str(text).map_err(|e| PlanError::Json(e.to_string()))?;
-        match version.get("version").and_then(serde_json::Value::as_u64) {
-            Some(v) if v == u64::from(VERSION) => {}
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|e| PlanError::Json(e.to_string()))?;
+        let plan: Plan = match value.get("version").and_then(serde_json::Value::as_u64) {
+            // Read again from the text, so that an error can say its line.
+            Some(v) if v == u64::from(VERSION) => serde_json::from_str(text),
+            Some(1) => serde_json::from_value(upgrade::from_1(value)),
             Some(v) => return Err(PlanError::Version { found: v, expected: VERSION }),
             None => return Err(PlanError::Json("no field `version`: this is not a plan".into())),
         }
-        let plan: Plan = serde_json::from_str(text).map_err(|e| PlanError::Json(e.to_string()))?;
+        .map_err(|e| PlanError::Json(e.to_string()))?;
         plan.validate()?;
         Ok(plan)
     }
@@ -107,7 +112,7 @@ impl Plan {
         self.clients.iter().flat_map(|client| {
             let batches = match &client.role {
                 ClientRole::Producer(p) => p.batches.as_slice(),
-                ClientRole::Reader(_) => &[],
+                ClientRole::Reader(_) | ClientRole::Member(_) => &[],
             };
             batches.iter().flat_map(move |b| b.records.iter().map(move |r| (client.id, r)))
         })

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, ClientRole, NodeName, Plan, Role, Schedule, Target, Trigger, VERSION};
+use super::{
+    Action, ClientRole, Commit, Member, NodeName, Partition, Plan, Role, Schedule, Target, TopicRef, Trigger, VERSION,
+};
 
 /// Why a plan cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +26,8 @@ const MAX_TOTAL_MS: u64 = 24 * 3600 * 1000;
 const MAX_RECORDS: usize = 1_000_000;
 const MAX_PARTITIONS: u32 = 64;
 const MAX_NODES: usize = 64;
+/// Each broker votes in the metadata quorum; an even number would survive no more failures than one less.
+const BROKERS: [u32; 3] = [1, 3, 5];
 
 impl Plan {
     /// # Errors
@@ -46,8 +50,9 @@ impl Plan {
     }
 
     fn validate_topology(&self) -> Result<(), PlanError> {
-        if self.topology.brokers != 1 {
-            return Err(invalid("topology.brokers", "this build runs exactly one broker"));
+        if !BROKERS.contains(&self.topology.brokers) {
+            let what = "must be 1, 3 or 5: every broker is a voter of the metadata quorum";
+            return Err(invalid("topology.brokers", what));
         }
         match (&self.job, &self.knobs.processor, self.topology.workers) {
             (None, None, 0) => {}
@@ -96,6 +101,23 @@ impl Plan {
         positive("knobs.broker.max_frame_bytes", broker.max_frame_bytes)?;
         positive("knobs.broker.offsets_partitions", u64::from(broker.offsets_partitions))?;
         positive("knobs.broker.transactions_partitions", u64::from(broker.transactions_partitions))?;
+        positive("knobs.broker.min_insync_replicas", u64::from(broker.min_insync_replicas))?;
+        positive("knobs.broker.quorum_election_timeout_ms", broker.quorum_election_timeout_ms)?;
+        positive("knobs.broker.quorum_fetch_timeout_ms", broker.quorum_fetch_timeout_ms)?;
+        positive("knobs.broker.heartbeat_interval_ms", broker.heartbeat_interval_ms)?;
+        positive("knobs.broker.replica_lag_max_ms", broker.replica_lag_max_ms)?;
+        positive("knobs.broker.leader_rebalance_ms", broker.leader_rebalance_ms)?;
+        positive("knobs.broker.group_heartbeat_interval_ms", broker.group_heartbeat_interval_ms)?;
+        if broker.group_session_timeout_ms <= broker.group_heartbeat_interval_ms {
+            return Err(invalid(
+                "knobs.broker.group_session_timeout_ms",
+                "must be more than group_heartbeat_interval_ms",
+            ));
+        }
+        self.replicas("knobs.broker.default_replication_factor", broker.default_replication_factor)?;
+        if broker.session_timeout_ms <= broker.heartbeat_interval_ms {
+            return Err(invalid("knobs.broker.session_timeout_ms", "must be more than heartbeat_interval_ms"));
+        }
         let client = &self.knobs.client;
         positive("knobs.client.request_timeout_ms", client.request_timeout_ms)?;
         positive("knobs.client.batch_bytes", client.batch_bytes)?;
@@ -130,6 +152,9 @@ impl Plan {
                 return Err(invalid(format!("topics[{i}].partitions"), format!("must be 1 to {MAX_PARTITIONS}")));
             }
         }
+        for (i, topic) in self.topics.iter().enumerate() {
+            self.replicas(&format!("topics[{i}].replication_factor"), topic.replication_factor)?;
+        }
         if let Some(job) = &self.job {
             models::JobSpec::parse(&job.toml, "job.toml").map_err(|e| invalid("job.toml", e.to_string()))?;
         }
@@ -139,10 +164,14 @@ impl Plan {
             let topic_name = match &client.role {
                 ClientRole::Producer(p) => &p.topic,
                 ClientRole::Reader(r) => &r.topic,
+                ClientRole::Member(m) => &m.topic,
             };
             let Some(topic) = self.topics.iter().find(|t| t.name == *topic_name) else {
                 return Err(invalid(path, format!("topic `{topic_name}` is not listed in topics")));
             };
+            if let ClientRole::Member(member) = &client.role {
+                self.validate_member(&path, member)?;
+            }
             let ClientRole::Producer(producer) = &client.role else { continue };
             if producer.transactional && !producer.idempotent {
                 return Err(invalid(path, "a transactional producer is idempotent"));
@@ -187,6 +216,28 @@ impl Plan {
         Ok(())
     }
 
+    fn validate_member(&self, path: &str, member: &Member) -> Result<(), PlanError> {
+        if let Commit::Transaction { to } = &member.commit {
+            if !self.topics.iter().any(|t| t.name == *to) {
+                return Err(invalid(path, format!("topic `{to}` is not listed in topics")));
+            }
+            if *to == member.topic {
+                return Err(invalid(path, "a copy goes to another topic"));
+            }
+        }
+        if member.commit == (Commit::Auto { every_ms: 0 }) {
+            return Err(invalid(path, "every_ms must be positive"));
+        }
+        let mut free = Some(0);
+        for stay in &member.stays {
+            if free.is_none_or(|free| stay.from_ms < free) || stay.until_ms.is_some_and(|until| until <= stay.from_ms) {
+                return Err(invalid(path, "stays must come one after the other"));
+            }
+            free = stay.until_ms;
+        }
+        Ok(())
+    }
+
     fn validate_faults(&self) -> Result<(), PlanError> {
         let mut ids = BTreeSet::new();
         for (i, fault) in self.faults.iter().enumerate() {
@@ -209,6 +260,16 @@ impl Plan {
                 && (low > high || low == 0)
             {
                 return Err(invalid(path, "latency_us is not a range from 1 up"));
+            }
+            if let Action::Split { nodes, .. } = &fault.action
+                && nodes.is_empty()
+            {
+                return Err(invalid(path, "a split needs a node on its side"));
+            }
+            if let Action::Stop { node } = fault.action
+                && !self.is_broker(node)
+            {
+                return Err(invalid(path, "only brokers are asked to stop"));
             }
             if let Action::ClockDrift { ppm, .. } = fault.action
                 && !(-500_000..=500_000).contains(&ppm)
@@ -250,6 +311,15 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether every node that it may come to is a broker.
+    fn is_broker(&self, target: Target) -> bool {
+        match target {
+            Target::Node(name) => name.role == Role::Broker,
+            Target::Role(role) => role == Role::Broker,
+            Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
+        }
+    }
+
     fn known(&self, path: &str, name: NodeName) -> Result<(), PlanError> {
         match self.nodes().contains(&name) {
             true => Ok(()),
@@ -257,8 +327,28 @@ impl Plan {
         }
     }
 
+    fn replicas(&self, path: &str, replicas: u32) -> Result<(), PlanError> {
+        match (1..=self.topology.brokers).contains(&replicas) {
+            true => Ok(()),
+            false => Err(invalid(path, format!("must be 1 to {}, the number of brokers", self.topology.brokers))),
+        }
+    }
+
     fn known_target(&self, path: &str, target: Target) -> Result<(), PlanError> {
+        let of = |at: Partition| {
+            let partitions = match at.topic {
+                TopicRef::Workload(topic) => self.topics.get(topic as usize).map_or(0, |t| t.partitions),
+                TopicRef::Offsets => self.knobs.broker.offsets_partitions,
+                TopicRef::Transactions => self.knobs.broker.transactions_partitions,
+            };
+            match u32::try_from(at.partition).is_ok_and(|p| p < partitions) {
+                true => Ok(()),
+                false => Err(invalid(path, format!("partition {} of {:?} does not exist", at.partition, at.topic))),
+            }
+        };
         match target {
+            Target::Leader(at) | Target::Follower(at) => of(at),
+            Target::Controller => Ok(()),
             Target::Node(name) => self.known(path, name),
             Target::Role(role) if self.nodes().iter().any(|n| n.role == role) => Ok(()),
             Target::Role(role) => Err(invalid(path, format!("no node has the role {}", Role::name(role)))),

@@ -1,5 +1,7 @@
 //! What the clients do, record by record, and the job that reads it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A topic that exists before the clients start.
@@ -8,6 +10,10 @@ use serde::{Deserialize, Serialize};
 pub struct Topic {
     pub name: String,
     pub partitions: u32,
+    /// At most as many as there are brokers.
+    pub replication_factor: u32,
+    /// Topic configurations by their Kafka names, such as `unclean.leader.election.enable`.
+    pub configs: BTreeMap<String, String>,
 }
 
 /// The job as its own file: parsed by `models::spec`, translated by `sim::deploy`.
@@ -31,6 +37,7 @@ pub struct Client {
 pub enum ClientRole {
     Producer(Producer),
     Reader(Reader),
+    Member(Member),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +156,55 @@ pub enum Isolation {
 pub struct Reader {
     pub topic: String,
     pub isolation: Isolation,
+}
+
+/// A member of a consumer group, from time to time: it reads what it is assigned and commits what it has done with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    pub group: String,
+    pub topic: String,
+    pub protocol: GroupProtocol,
+    /// A static member (KIP-345).
+    pub instance_id: Option<String>,
+    pub commit: Commit,
+    /// In order of time, without overlap.
+    pub stays: Vec<Stay>,
+}
+
+/// How a group shares its partitions out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupProtocol {
+    /// Classic, eager, by ranges.
+    Range,
+    /// Classic, eager, one after the other.
+    RoundRobin,
+    /// Classic, cooperative (KIP-429).
+    CooperativeSticky,
+    /// Assigned by the coordinator (KIP-848).
+    Consumer,
+}
+
+/// When a member commits its offsets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Commit {
+    /// By itself, this often.
+    Auto { every_ms: u64 },
+    /// After each poll, and it waits for the answer.
+    Each,
+    /// Within a transaction that copies what the poll brought to this topic (KIP-98, KIP-447).
+    Transaction { to: String },
+}
+
+/// A stretch of membership, in milliseconds since the clients started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stay {
+    pub from_ms: u64,
+    /// It leaves then; `None`: it stays to the end of the run.
+    pub until_ms: Option<u64>,
 }
 
 /// Something the generator did to event time: named so that a run can say how often it mattered.

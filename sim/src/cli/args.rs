@@ -32,10 +32,14 @@ pub enum Verb {
     Run(RunArgs),
     /// List scenarios, invariants, fault families, planted bugs or rare states
     List(ListArgs),
-    /// Run a failure again: by run, by SCENARIO/SEED, or from a stored plan
+    /// Run a failure again: by run, by SCENARIO/SEED, from a stored plan or a capsule
     Replay(ReplayArgs),
     /// Cut a failing plan down to the faults and records that its failure needs
     Shrink(ShrinkArgs),
+    /// Tell a failure as a story: what happened, which faults it took, when it became inevitable
+    Explain(ExplainArgs),
+    /// Write runs and failures as one HTML file with pictures
+    Report(ReportArgs),
     /// Keep plans that once failed, and run them again
     Regress(RegressArgs),
     /// Run each seed twice in process and once in a child, and name the first event that differs
@@ -108,6 +112,9 @@ pub struct RunArgs {
     /// end of the run; with --format json it is never tried)
     #[arg(long)]
     pub no_shrink: bool,
+    /// Also write the outcome as JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -134,8 +141,9 @@ pub struct ListArgs {
 /// A failure, or anything else that can be run.
 #[derive(Debug, Args)]
 pub struct WhichArgs {
-    /// A run of `.streamproof/runs` (all its failures), SCENARIO/SEED, a seed that failed in the last run, or a plan file
-    #[arg(value_name = "RUN|SEED|PLAN.json")]
+    /// A run of `.streamproof/runs` (all its failures), SCENARIO/SEED, a seed that failed in the last run, a plan file, or
+    /// a capsule
+    #[arg(value_name = "RUN|SEED|PLAN.json|CAPSULE")]
     pub what: String,
     #[command(flatten)]
     pub job: JobArgs,
@@ -177,6 +185,64 @@ pub struct ShrinkArgs {
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The steps and the record's journey are read from the failing run itself. Which faults it took is asked of \
+                        other runs: the plan without each fault, and the same beginning with its end drawn anew.\n\n\
+                        Exit codes: 0 explained, 4 it does not fail, 130 interrupted.\n\nExamples:\n  streamproof explain \
+                        swarm/41\n  streamproof explain .streamproof/runs/ID/capsules/swarm-41.capsule --no-runs\n  \
+                        streamproof explain plan.json --tails 20 --for 5m"
+)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// The property to explain [default: the first that fails]
+    #[arg(long, value_name = "NAME")]
+    pub property: Option<String>,
+    /// Read the failing run only, and make no other runs
+    #[arg(long)]
+    pub no_runs: bool,
+    /// Runs of each question
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub tails: u64,
+    /// Time for the other runs, such as `90s` or `5m`
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "60s")]
+    pub budget: Duration,
+    /// Worker processes [default: one a core]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    pub jobs: Option<usize>,
+    /// How stdout is written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The file needs no network and nothing beside it. A run's report holds its figures and its first failures; \
+                        with --merge several runs, such as the shards of one sweep, become one.\n\nExamples:\n  streamproof \
+                        report 20261122T205500Z --open\n  streamproof report swarm/41 --output swarm-41.html\n  streamproof \
+                        report shards/*/ --merge --output nightly.html"
+)]
+pub struct ReportArgs {
+    /// Runs of `.streamproof/runs` or their folders, SCENARIO/SEED, plan files, capsules
+    #[arg(value_name = "RUN|SEED|PLAN.json|CAPSULE", required = true)]
+    pub what: Vec<String>,
+    /// Put several runs together, as shards of one
+    #[arg(long)]
+    pub merge: bool,
+    /// Also write the first failure as Chrome's trace events, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub perfetto: Option<PathBuf>,
+    /// Open the file in a browser
+    #[arg(long)]
+    pub open: bool,
+    /// Where it goes [default: beside what it is of]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub faults: FaultArgs,
 }
 
 #[derive(Debug, Args)]
@@ -354,6 +420,9 @@ pub struct ServeArgs {
     /// Where each broker of the cluster listens, the same for all of them: 0@127.0.0.1:9092,1@…
     #[arg(long, value_name = "ID@HOST:PORT", value_delimiter = ',', value_parser = member, requires = "broker_id")]
     pub quorum: Vec<(i32, std::net::SocketAddr)>,
+    /// When an append counts as stored: after fsync, or once it is in the page cache
+    #[arg(long, value_name = "WHEN", default_value = "fsync")]
+    pub flush: FlushArg,
     /// Serve the metrics of all nodes of this process here, for Prometheus: http://ADDRESS:PORT/metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<std::net::SocketAddr>,
@@ -363,6 +432,16 @@ pub struct ServeArgs {
     /// How to log
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub log_format: Format,
+}
+
+/// `broker::Flush`, as people write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FlushArg {
+    /// What is acknowledged survives power loss
+    #[default]
+    Fsync,
+    /// It survives kill -9, not power loss: Kafka's default
+    PageCache,
 }
 
 /// The text of a filter that can be parsed.

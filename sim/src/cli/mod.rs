@@ -7,11 +7,13 @@ mod args;
 mod audit;
 mod check;
 mod determinism;
+mod explain;
 mod list;
 mod model;
 mod out;
 mod regress;
 mod replay;
+mod report;
 mod run;
 mod serve;
 mod shrink;
@@ -54,6 +56,8 @@ pub fn main() -> ExitCode {
         Verb::List(args) => list::run(args),
         Verb::Replay(args) => replay::run(args),
         Verb::Shrink(args) => shrink::run(args),
+        Verb::Explain(args) => explain::run(args),
+        Verb::Report(args) => report::run(args),
         Verb::Regress(args) => regress::run(args),
         Verb::Determinism(args) => determinism::run(args),
         Verb::Model(args) => model::run(args),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{
     Format, RegressAddArgs, RegressArgs, RegressListArgs, RegressPruneArgs, RegressRunArgs, RegressVerb,
 };
-use super::run::options;
+use super::run::{next, options};
 use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
@@ -157,7 +157,7 @@ fn run_all(args: &RegressRunArgs) -> Result<Exit, Refusal> {
     }
     for (task, report) in failed.values().filter(|_| args.format == Format::Text) {
         out::line("");
-        out::data(&story::text(report, &task.replay_command(), None));
+        out::data(&story::text(report, &next(task, report)));
     }
     Ok(if interrupt.is_set() { exit.worst(Exit::Interrupted) } else { exit })
 }

@@ -3,8 +3,9 @@
 use reports::{SeedReport, Verdict, json_line, story};
 
 use super::args::{Format, ReplayArgs};
-use super::run::{failure_line, options, smaller};
-use super::{Refusal, out, which};
+use super::run::{failure_line, next, options};
+use super::which::{self, Named};
+use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::plans::Planner;
@@ -20,20 +21,21 @@ pub fn run(args: ReplayArgs) -> Result<Exit, Refusal> {
     let options = Options { repeat_every: 1, recycle_after: 1, ..options(Some(1))? };
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
     let mut exit = Exit::Pass;
-    let mut expected = wanted.iter().map(|named| &named.before);
+    let mut expected = wanted.iter();
     let tasks: Vec<Task> = wanted.iter().map(|named| named.task.clone()).collect();
     supervisor::run(tasks.into_iter(), &options, &interrupt, |finished| {
         // One worker: results come in the order of the tasks.
-        let before = expected.next().and_then(Option::as_ref);
-        exit = exit.worst(print(&finished.task, &finished.report, before, args.format));
+        exit = exit.worst(print(&finished.task, &finished.report, expected.next(), args.format));
         true
     })
     .map_err(|e| Refusal::failed(format!("failed to run the {e}")))?;
     Ok(if interrupt.is_set() { exit.worst(Exit::Interrupted) } else { exit })
 }
 
-fn print(task: &Task, report: &SeedReport, before: Option<&SeedReport>, format: Format) -> Exit {
-    let differs = before.is_some_and(|before| !before.world_hash.is_empty() && !before.same_trace(report));
+fn print(task: &Task, report: &SeedReport, named: Option<&Named>, format: Format) -> Exit {
+    let before = named.and_then(|named| named.before.as_ref()).filter(|before| !before.world_hash.is_empty());
+    let same = before.map(|before| before.same_trace(report));
+    let exact = named.is_some_and(|named| named.exact);
     match format {
         Format::Json if report.verdict.is_failure() => out::line(&failure_line(task, report)),
         Format::Json => out::line(&json_line("seed", report)),
@@ -41,14 +43,20 @@ fn print(task: &Task, report: &SeedReport, before: Option<&SeedReport>, format: 
             "passed {} seed {}: world {}, probes {}",
             report.scenario, report.seed, report.world_hash, report.probe_hash
         )),
-        Format::Text => out::data(&story::text(report, &task.replay_command(), smaller(task, report).as_ref())),
+        Format::Text => out::data(&story::text(report, &next(task, report))),
     }
-    if differs {
-        eprintln!(
+    match same {
+        Some(false) if exact => {
+            eprintln!("error: this build made the capsule, and did not run the plan as it did then");
+            return Exit::of(report.verdict).worst(Exit::NotDeterministic);
+        }
+        Some(false) => eprintln!(
             "warning: {}/{} did not run as it did when it was stored: the program or the plan's generator has changed",
             task.scenario(),
             task.seed
-        );
+        ),
+        Some(true) if exact => eprintln!("it ran as in the capsule, bit for bit: world {}", report.world_hash),
+        _ => {}
     }
     Exit::of(report.verdict)
 }

@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use reports::story::Smaller;
-use reports::{SeedReport, Totals, Verdict, json_line, story};
+use reports::story::{Next, Smaller};
+use reports::{SeedReport, Totals, Verdict, ci, json_line, story};
 use scenarios::Entry;
 use scenarios::catalogue;
 
 use super::args::{Format, RunArgs};
 use super::{Refusal, out, suggest};
+use crate::canary;
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::plans::{FLIGHTS, Planner};
 use crate::regressions::{self, Regression};
 use crate::shrink::{self, End, Order, Reach};
 use crate::store;
-use crate::supervisor::{self, Finished, Options};
-use crate::task::{Source, Task};
+use crate::supervisor::{self, Capsules, Finished, Options};
+use crate::task::{Source, Task, quote};
 
 /// Seeds of each scenario in the main job: about a minute on two cores.
 const MAIN_JOB: &[(&str, u64)] = &[
@@ -29,6 +30,17 @@ const MAIN_JOB: &[(&str, u64)] = &[
     ("reordering", 100),
     ("idle_partition", 100),
     ("checkpoint_crash", 150),
+    ("leader_failover", 60),
+    ("network_partition", 60),
+    ("rolling_restart", 60),
+    ("correlated_power_loss", 60),
+    ("truncation", 60),
+    ("unclean_election", 60),
+    ("coordinator_crash", 60),
+    ("zombie_producer", 60),
+    ("hanging_transaction", 60),
+    ("late_messages", 60),
+    ("rebalance_storm", 60),
     ("swarm", 400),
     (FLIGHTS, 8),
     ("canary_page_cache", 20),
@@ -57,11 +69,12 @@ pub fn run(args: RunArgs) -> Result<Exit, Refusal> {
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
     eprintln!("{}", headline(&args, &tasks, options.jobs));
     let mut session = Session::new(args.format, &tasks);
-    let outcome = supervisor::run(tasks.into_iter(), &options, &interrupt, |finished| session.take(finished));
+    let sweep = Options { capsules: session.capsules(), ..options.clone() };
+    let outcome = supervisor::run(tasks.into_iter(), &sweep, &interrupt, |finished| session.take(finished));
     outcome.map_err(|e| Refusal::failed(format!("failed to run the {e}")))?;
     let quick = !args.no_shrink && args.format == Format::Text && !interrupt.is_set();
     let enough = if quick { session.enough_faults(&options, &interrupt) } else { BTreeMap::new() };
-    Ok(session.end(interrupt.is_set(), &enough))
+    Ok(session.end(interrupt.is_set(), &enough, args.junit.as_deref()))
 }
 
 /// The kept plans, which a main job runs first.
@@ -207,6 +220,11 @@ impl Session {
         }
     }
 
+    fn capsules(&self) -> Capsules {
+        let dir = self.store.as_ref().map(|store| store::capsules_dir(store.dir()));
+        dir.map_or(Capsules::None, Capsules::OfFailures)
+    }
+
     /// Whether to go on.
     fn take(&mut self, finished: Finished) -> bool {
         let Finished { task, mut report, repeated } = finished;
@@ -261,8 +279,8 @@ impl Session {
 
     /// A canary's violation by the property that must catch it is what we want to see: it counts as a pass.
     fn judge_canary(&mut self, task: &Task, report: &mut SeedReport) {
-        let Some(property) = catalogue::find(task.scenario()).and_then(|entry| entry.must_fail) else { return };
-        let caught = report.verdict == Verdict::Unsafe && report.failures.iter().any(|f| f.property == property);
+        let Some(property) = canary::must_fail(task.scenario()) else { return };
+        let caught = canary::caught(report);
         *self.canaries.entry(task.scenario().to_owned()).or_default() |= caught;
         if caught {
             report.verdict = Verdict::Pass;
@@ -313,7 +331,7 @@ impl Session {
     }
 
     /// Prints summary, then failures; the exit code.
-    fn end(mut self, interrupted: bool, enough: &BTreeMap<String, (PathBuf, u64, u64)>) -> Exit {
+    fn end(mut self, interrupted: bool, enough: &BTreeMap<String, (PathBuf, u64, u64)>, junit: Option<&Path>) -> Exit {
         self.bar.finish_and_clear();
         let complete = !interrupted && self.failures.len() < MAX_FAILURES;
         if complete {
@@ -328,7 +346,7 @@ impl Session {
         if interrupted {
             self.exit = self.exit.worst(Exit::Interrupted);
         }
-        self.totals.canaries = self.canaries;
+        self.totals.canaries = std::mem::take(&mut self.canaries);
         let wall_ms = self.started.elapsed().as_millis() as u64;
         let summary = self.totals.summary(wall_ms, interrupted, self.exit.code());
         if self.failures.len() >= MAX_FAILURES {
@@ -360,17 +378,47 @@ impl Session {
                 for (task, report) in &self.failures {
                     out::line("");
                     let replay = task.replay_command();
-                    let mut smaller = smaller(task, report);
-                    if let (Some(smaller), Some((path, few, all))) = (&mut smaller, enough.get(&replay)) {
+                    let mut next = next(task, report);
+                    next.capsule = stored
+                        .as_ref()
+                        .and_then(|id| store::capsule(id, task))
+                        .map(|path| quote(&path.display().to_string()));
+                    if let (Some(smaller), Some((path, few, all))) = (&mut next.smaller, enough.get(&replay)) {
                         smaller.enough = Some((*few, *all));
                         let plan = Task { source: Source::Plan(path.clone()), ..task.clone() };
                         smaller.command = plan.shrink_command();
                     }
-                    out::data(&story::text(report, &replay, smaller.as_ref()));
+                    out::data(&story::text(report, &next));
                 }
             }
         }
+        self.exit = self.exit.worst(self.tell_ci(&summary, junit));
         self.exit
+    }
+
+    /// JUnit's file if asked for; annotations and step summary where GitHub runs it.
+    fn tell_ci(&self, summary: &reports::Summary, junit: Option<&Path>) -> Exit {
+        let replays: Vec<String> = self.failures.iter().map(|(task, _)| task.replay_command()).collect();
+        let failing: Vec<ci::Failing<'_>> =
+            self.failures.iter().zip(&replays).map(|((_, report), replay)| ci::Failing { report, replay }).collect();
+        if std::env::var_os("GITHUB_ACTIONS").is_some() {
+            // On stderr: stdout is data, and GitHub reads both.
+            eprint!("{}", ci::annotations(&failing));
+            if let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY") {
+                let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+                let text = ci::step_summary(summary, &failing);
+                if let Err(e) = file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes())) {
+                    eprintln!("warning: no step summary: {e}");
+                }
+            }
+        }
+        match junit.map(|path| (path, std::fs::write(path, ci::junit(summary, &failing)))) {
+            Some((path, Err(e))) => {
+                eprintln!("error: {}: {e}", path.display());
+                Exit::Failed
+            }
+            _ => Exit::Pass,
+        }
     }
 }
 
@@ -384,9 +432,15 @@ fn not_reached(reached: &BTreeMap<String, (u64, BTreeSet<String>)>) -> Vec<(&'st
     catalogue::list().iter().filter_map(of).flatten().collect()
 }
 
-/// How a failure is made small; nothing if it cannot be.
-pub fn smaller(task: &Task, report: &SeedReport) -> Option<Smaller> {
-    (!report.signatures().is_empty()).then(|| Smaller { command: task.shrink_command(), enough: None })
+/// What can be done about a failure: some have nothing to explain or to make small.
+pub fn next(task: &Task, report: &SeedReport) -> Next {
+    let told = !report.signatures().is_empty();
+    Next {
+        replay: task.replay_command(),
+        explain: told.then(|| task.explain_command()),
+        capsule: None,
+        smaller: told.then(|| Smaller { command: task.shrink_command(), enough: None }),
+    }
 }
 
 /// A failure as a JSON line: the report with the command that replays it.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 
+use broker::Flush;
 use tracing_subscriber::EnvFilter;
 
-use super::args::{Format, ServeArgs};
+use super::args::{FlushArg, Format, ServeArgs};
 use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::plans::read_text;
@@ -29,7 +30,11 @@ pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
         }
     };
     log(args.log.as_deref(), args.log_format);
-    serve(&brokers, &args.data, job, args.until_end, args.metrics, out::line)
+    let flush = match args.flush {
+        FlushArg::Fsync => Flush::Fsync,
+        FlushArg::PageCache => Flush::PageCache,
+    };
+    serve(&brokers, flush, &args.data, job, args.until_end, args.metrics, out::line)
         .map_err(|failure| Refusal { exit: failure.exit, message: failure.message })
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use reports::story::Next;
 use reports::{Shrunk, json_line, story};
 
 use super::args::{Format, ShrinkArgs};
@@ -39,7 +40,10 @@ pub fn run(args: ShrinkArgs) -> Result<Exit, Refusal> {
         End::Interrupted => Ok(Exit::Interrupted),
         End::Other(signatures) => Err(does_not_fail(&order, &signatures)),
         End::Unstable(report) => {
-            out::data(&story::text(&report, &format!("streamproof replay {}", shown(&order.output)), None));
+            out::data(&story::text(
+                &report,
+                &Next { replay: format!("streamproof replay {}", shown(&order.output)), ..Next::default() },
+            ));
             Ok(Exit::NotDeterministic)
         }
         End::Shrunk(found) => {
@@ -65,7 +69,9 @@ fn does_not_fail(order: &Order, signatures: &[reports::Signature]) -> Refusal {
     })
 }
 
-fn known_property(name: &str) -> Result<(), Refusal> {
+/// # Errors
+/// A sentence with the nearest name.
+pub fn known_property(name: &str) -> Result<(), Refusal> {
     let runner = [crate::bugs::LIVENESS, reports::signature::PANIC, reports::signature::HARNESS];
     let names: Vec<&str> = invariants::all().iter().map(|p| p.name).chain(runner).collect();
     if names.contains(&name) {
@@ -80,7 +86,9 @@ fn default_output(named: &Named) -> PathBuf {
     let task = &named.task;
     match (&named.run, &task.source) {
         (Some(id), _) => store::plan_path(&store::root().join(id), task).with_extension("shrunk.json"),
-        (None, Source::Plan(path) | Source::Schedule { plan: path, .. }) => path.with_extension("shrunk.json"),
+        (None, Source::Plan(path) | Source::Capsule(path) | Source::Schedule { plan: path, .. }) => {
+            path.with_extension("shrunk.json")
+        }
         (None, _) => PathBuf::from(format!(".streamproof/shrunk/{}-{}.json", task.scenario(), task.seed)),
     }
 }

@@ -1,4 +1,4 @@
-//! What a command's argument names: a stored run, a seed, a plan file.
+//! What a command's argument names: a stored run, a seed, a plan file, a capsule.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use scenarios::Plan;
 use super::Refusal;
 use super::args::{WhichArgs, seed};
 use super::run::scenario;
+use crate::capsule::{self, Capsule};
 use crate::plans::{self, Planner};
 use crate::store::{self, Failed};
 use crate::task::{Source, Task};
@@ -20,6 +21,8 @@ pub struct Named {
     pub before: Option<SeedReport>,
     /// The stored run's id.
     pub run: Option<String>,
+    /// Whether this build made it, so that it must match bit for bit.
+    pub exact: bool,
 }
 
 impl Named {
@@ -41,8 +44,16 @@ impl Named {
 pub fn select(args: &WhichArgs) -> Result<Vec<Named>, Refusal> {
     let what = args.what.as_str();
     let faults = args.faults.faults.as_ref().map(|set| set.0.clone());
-    let one =
-        |source, seed| Ok(vec![Named { task: Task { source, seed, faults: faults.clone() }, before: None, run: None }]);
+    let one = |source, seed| {
+        Ok(vec![Named { task: Task { source, seed, faults: faults.clone() }, before: None, run: None, exact: false }])
+    };
+    if capsule::is_capsule(Path::new(what)) {
+        let capsule = Capsule::read(Path::new(what)).map_err(Refusal::usage)?;
+        eprintln!("{}", capsule.expectation());
+        let (seed, exact) = (capsule.plan.seed, capsule.is_of_this_build());
+        let task = Task { source: Source::Capsule(PathBuf::from(what)), seed, faults: None };
+        return Ok(vec![Named { task, before: Some(capsule.report), run: None, exact }]);
+    }
     if Path::new(what).is_file() {
         let plan = plans::read_plan(Path::new(what)).map_err(Refusal::usage)?;
         return one(Source::Plan(PathBuf::from(what)), plan.seed);
@@ -80,7 +91,7 @@ fn stored(what: &str) -> Result<Vec<Named>, Refusal> {
     let root = store::root();
     let ids = store::ids(&root).map_err(|e| Refusal::usage(format!("{}: {e}", root.display())))?;
     let named = |id: &str, failed: Vec<Failed>| {
-        let one = |f: Failed| Named { task: f.task, before: Some(f.report), run: Some(id.to_owned()) };
+        let one = |f: Failed| Named { task: f.task, before: Some(f.report), run: Some(id.to_owned()), exact: false };
         failed.into_iter().map(one).collect::<Vec<_>>()
     };
     if ids.iter().any(|id| id == what) {
@@ -103,7 +114,7 @@ fn stored(what: &str) -> Result<Vec<Named>, Refusal> {
         )));
     }
     Err(Refusal::usage(format!(
-        "`{what}` is no stored run, no SCENARIO/SEED and no plan file; {} has {} runs",
+        "`{what}` is no stored run, no SCENARIO/SEED, no plan file and no capsule; {} has {} runs",
         root.display(),
         ids.len()
     )))

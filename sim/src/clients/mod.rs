@@ -3,6 +3,7 @@
 //! A script's progress is kept outside the node, as a person's notes would be: after a crash the client goes on with the
 //! next batch, and what was under way stays unknown.
 
+mod member;
 mod producer;
 mod reader;
 
@@ -21,12 +22,14 @@ pub struct Stage {
     pub recording: Recording,
     pub knobs: ClientKnobs,
     pub config: ClientConfig,
+    /// How long a member of a group may be silent, and how often it is heard.
+    pub group: (std::time::Duration, std::time::Duration),
     /// Partitions of each topic, by name.
     pub partitions: Vec<(String, i32)>,
     /// When the workload's clock reads 0.
     pub start: Cell<SimTime>,
     pub wake: Rc<env::sync::Notify>,
-    /// Clients told to come to an end (readers only: producers end with their script).
+    /// Clients told to come to an end (readers and members: producers end with their script).
     pub stop: Cell<bool>,
 }
 
@@ -49,10 +52,13 @@ impl Stage {
 /// Where a client is in its script.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// The next batch to begin.
+    /// The next batch, or stretch of membership, to begin.
     batch: Cell<usize>,
     /// Operations of this life that have no answer yet.
     open: Cell<u64>,
+    /// Numbers of operations that no script gives, and of transactions.
+    next_n: Cell<u64>,
+    next_txn: Cell<u64>,
     done: Cell<bool>,
     /// The last error, for people.
     trouble: RefCell<Option<String>>,
@@ -61,6 +67,11 @@ pub struct Progress {
 impl Progress {
     pub fn is_done(&self) -> bool {
         self.done.get()
+    }
+
+    /// A number for an operation, above all before it.
+    fn number(&self) -> u64 {
+        self.next_n.replace(self.next_n.get() + 1)
     }
 
     /// Why it is not done, as far as it knows.
@@ -80,6 +91,7 @@ pub async fn run(stage: Rc<Stage>, client: Rc<Client>, progress: Rc<Progress>) {
     match &client.role {
         ClientRole::Producer(script) => producer::run(&stage, client.id, script, &progress).await,
         ClientRole::Reader(script) => reader::run(&stage, client.id, script).await,
+        ClientRole::Member(script) => member::run(&stage, client.id, script, &progress).await,
     }
     progress.done.set(true);
     stage.wake.notify_waiters();

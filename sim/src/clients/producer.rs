@@ -36,7 +36,6 @@ pub(super) async fn run(stage: &Rc<Stage>, id: u32, script: &plan::Producer, pro
 }
 
 fn config(stage: &Stage, id: u32, script: &plan::Producer) -> ProducerConfig {
-    let knobs = &stage.knobs;
     ProducerConfig {
         acks: match script.acks {
             plan::Acks::None => Acks::None,
@@ -45,6 +44,18 @@ fn config(stage: &Stage, id: u32, script: &plan::Producer) -> ProducerConfig {
         },
         idempotent: script.idempotent,
         transactional_id: script.transactional.then(|| format!("workload-{id}")),
+        ..from_knobs(stage)
+    }
+}
+
+/// Of a transactional producer by this name.
+pub(super) fn transactional_config(stage: &Stage, id: String) -> ProducerConfig {
+    ProducerConfig { transactional_id: Some(id), ..from_knobs(stage) }
+}
+
+fn from_knobs(stage: &Stage) -> ProducerConfig {
+    let knobs = &stage.knobs;
+    ProducerConfig {
         two_phase: false,
         txn_timeout: Duration::from_millis(knobs.transaction_timeout_ms),
         delivery_timeout: Duration::from_millis(knobs.delivery_timeout_ms),
@@ -214,8 +225,6 @@ fn invoke(
 }
 
 fn kafka(client: u32, record: &plan::Record, txn: Option<u64>) -> Record {
-    let header =
-        |name: &'static str, value: u64| (Bytes::from_static(name.as_bytes()), Some(Bytes::from(value.to_string())));
     let mut headers = vec![header("op.client", u64::from(client)), header("op.n", record.n)];
     headers.extend(txn.map(|t| header("op.txn", t)));
     Record {
@@ -227,8 +236,13 @@ fn kafka(client: u32, record: &plan::Record, txn: Option<u64>) -> Record {
     }
 }
 
+/// A header with a number.
+pub(super) fn header(name: &'static str, value: u64) -> (Bytes, Option<Bytes>) {
+    (Bytes::from_static(name.as_bytes()), Some(Bytes::from(value.to_string())))
+}
+
 /// Rule 20: acknowledged, failed for certain, or unknown.
-fn sent(result: Result<Option<i64>, SendError>) -> OpResult {
+pub(super) fn sent(result: Result<Option<i64>, SendError>) -> OpResult {
     match result {
         Ok(offset) => OpResult::Ok { offset },
         Err(e) if e.outcome == Outcome::Failed => OpResult::Failed { code: e.to_string() },
@@ -236,7 +250,7 @@ fn sent(result: Result<Option<i64>, SendError>) -> OpResult {
     }
 }
 
-fn ended(e: &TxnError, unknown: bool) -> OpResult {
+pub(super) fn ended(e: &TxnError, unknown: bool) -> OpResult {
     match unknown || e.outcome == Outcome::Unknown {
         true => OpResult::Unknown { reason: Some(e.to_string()) },
         false => OpResult::Failed { code: e.to_string() },

@@ -27,8 +27,7 @@ pub(super) async fn run(stage: &Rc<Stage>, id: u32, script: &Reader) {
                 continue;
             }
             let (topic, partition) = (script.topic.clone(), result.partition.partition);
-            // The answer does not say which leader it comes from: the check takes one observer's sights in order.
-            let leader_epoch = -1;
+            let Some(leader_epoch) = result.answered_in else { continue };
             let offset = result.high_watermark;
             stage
                 .recording

@@ -1,9 +1,9 @@
 //! From a plan to running nodes: addresses, configurations, main functions.
 //!
 //! ```text
-//! broker-N       10.0.0.(N+1):9092        workers register with the coordinator and are told of each other
+//! broker-N       10.0.0.(N+1):9092        each a voter of the metadata quorum, if there are several
 //! coordinator-0  10.0.1.1:9200            clients and processor nodes know the brokers' addresses only
-//! worker-N       10.0.2.(N+1):9300
+//! worker-N       10.0.2.(N+1):9300        workers register with the coordinator and are told of each other
 //! client-N       10.0.3.(N+1)
 //! ```
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 use ::client::ClientConfig;
 use scenarios::Plan;
 use scenarios::plan::{NodeName, Role};
-use world::{DiskLaw, LinkLaw, NodeId, World};
+use world::{DiskLaw, LinkLaw, NodeId, Status, World};
 
 pub use self::processor::{Control, job_config};
 use crate::clients::{self, Progress, Stage};
@@ -33,6 +33,8 @@ pub const DATA_DIR: &str = "/data";
 pub struct Cluster {
     pub world: World,
     pub nodes: RefCell<BTreeMap<NodeName, NodeId>>,
+    /// Each broker's own view of the cluster.
+    views: RefCell<BTreeMap<u32, broker::Seen>>,
     pub recording: Recording,
     pub client_config: ClientConfig,
     pub stage: Rc<Stage>,
@@ -93,6 +95,10 @@ impl Cluster {
             recording: recording.clone(),
             knobs: knobs.clone(),
             config: client_config.clone(),
+            group: (
+                Duration::from_millis(plan.knobs.broker.group_session_timeout_ms),
+                Duration::from_millis(plan.knobs.broker.group_heartbeat_interval_ms),
+            ),
             partitions: plan.topics.iter().map(|t| (t.name.clone(), t.partitions as i32)).collect(),
             start: Cell::new(world.now()),
             wake: Rc::new(env::sync::Notify::new()),
@@ -102,6 +108,7 @@ impl Cluster {
             law: link_law(plan, None, None),
             world,
             nodes: RefCell::default(),
+            views: RefCell::default(),
             recording,
             client_config,
             stage,
@@ -114,8 +121,13 @@ impl Cluster {
         for n in 0..plan.topology.brokers {
             let name = NodeName::new(Role::Broker, n);
             let config = broker::config(plan, name);
-            let recording = self.recording.clone();
-            self.add(name, move || broker::run(config.clone(), recording.clone(), name));
+            let (world, recording) = (self.world.clone(), self.recording.clone());
+            let seen = broker::Seen::default();
+            self.views.borrow_mut().insert(n, Rc::clone(&seen));
+            let main = move || broker::run(config.clone(), world.clone(), recording.clone(), name, Rc::clone(&seen));
+            self.add(name, main);
+            let node = self.node(name).expect("just added");
+            self.recording.is_broker(node.index(), n);
         }
     }
 
@@ -154,6 +166,21 @@ impl Cluster {
 
     pub fn node(&self, name: NodeName) -> Option<NodeId> {
         self.nodes.borrow().get(&name).copied()
+    }
+
+    /// What the broker with the newest image of the cluster knows, of those that run.
+    pub fn view(&self) -> ::broker::View {
+        let views = self.views.borrow();
+        let running = views.iter().filter(|(n, _)| {
+            self.node(NodeName::new(Role::Broker, **n)).is_some_and(|node| self.world.status(node) == Status::Up)
+        });
+        let newest = running.map(|(_, view)| view.borrow().clone()).max_by_key(::broker::View::applied);
+        newest.unwrap_or_default()
+    }
+
+    /// The node of a broker by its id.
+    pub fn broker(&self, id: i32) -> Option<NodeId> {
+        self.node(NodeName::new(Role::Broker, u32::try_from(id).ok()?))
     }
 
     /// Nodes of a role, in order.

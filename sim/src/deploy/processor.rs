@@ -110,7 +110,7 @@ pub fn job_config(job: &JobSpec, knobs: &ProcessorKnobs, fetch_max_wait_ms: u64)
             dlq_topic: job.sink.dlq_topic.clone(),
             decisions_topic: job.sink.decisions_topic.clone(),
             partitions: knobs.sink_partitions as i32,
-            replication_factor: 1,
+            replication_factor: -1,
         },
         parallelism: Parallelism {
             source_tasks: knobs.source_tasks,

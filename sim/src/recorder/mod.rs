@@ -5,6 +5,7 @@
 //! it. The workload's operations go through [`Recording::invoke`] and [`Recording::complete`] whether or not anybody
 //! listens: they are the clients' memory and survive a client's crash.
 
+mod cluster;
 mod translate;
 
 use std::cell::RefCell;
@@ -30,6 +31,7 @@ struct Inner {
     reached: BTreeSet<&'static str>,
     facts: ProbeFacts,
     leader_epochs: LeaderEpochs,
+    cluster: cluster::Cluster,
 }
 
 /// Of each partition's present leader, by node, topic, partition.
@@ -111,8 +113,12 @@ impl Recording {
                 Ok(probe) => return inner.processor(at, *probe),
                 Err(any) => any,
             };
-            if let Ok(probe) = any.downcast::<broker::partition::probe::PartitionProbe>() {
-                inner.partition(at, &probe);
+            let any = match any.downcast::<broker::partition::probe::PartitionProbe>() {
+                Ok(probe) => return inner.partition(at, &probe),
+                Err(any) => any,
+            };
+            if let Ok(probe) = any.downcast::<broker::probe::Probe>() {
+                inner.broker(at, *probe);
             }
         })));
     }
@@ -120,6 +126,11 @@ impl Recording {
     /// Ends listening on the calling thread.
     pub fn deafen(&self) {
         env::probe::listen(None);
+    }
+
+    /// Tells which broker, by its id, the world's node is.
+    pub fn is_broker(&self, node: u32, id: u32) {
+        self.0.borrow_mut().cluster.brokers.insert(node, id);
     }
 
     pub fn invoke(&self, client: u32, n: u64, kind: OpKind) -> OpId {

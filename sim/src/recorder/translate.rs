@@ -48,14 +48,27 @@ impl Inner {
         let leader_epoch =
             |all: &LeaderEpochs| all.get(&node).and_then(|n| n.get(&*id.topic)?.get(&partition)).copied().unwrap_or(-1);
         let what = match probe.event {
-            PartitionEvent::Led { leader_epoch, last_stable_offset, .. } => {
+            PartitionEvent::Led { leader_epoch, last_stable_offset, end, .. } => {
                 let of_node = self.leader_epochs.entry(node).or_default();
                 of_node.entry(topic()).or_default().insert(partition, leader_epoch);
+                if let Some(&broker) = self.cluster.brokers.get(&node) {
+                    let (topic, log_end) = (topic(), Some(end));
+                    self.observed(at, Observed::LeaderElected { topic, partition, leader_epoch, broker, log_end });
+                }
                 Observed::LastStableOffset { topic: topic(), partition, leader_epoch, offset: last_stable_offset }
             }
             PartitionEvent::HighWatermark { offset } => {
                 let leader_epoch = leader_epoch(&self.leader_epochs);
                 Observed::HighWatermark { topic: topic(), partition, leader_epoch, offset }
+            }
+            PartitionEvent::Followed { leader_epoch, .. } => {
+                let of_node = self.leader_epochs.entry(node).or_default();
+                of_node.entry(topic()).or_default().insert(partition, leader_epoch);
+                return;
+            }
+            PartitionEvent::FollowersHighWatermark { offset } => {
+                let leader_epoch = leader_epoch(&self.leader_epochs);
+                Observed::FollowerHighWatermark { topic: topic(), partition, leader_epoch, offset }
             }
             PartitionEvent::LastStableOffset { offset } => {
                 let leader_epoch = leader_epoch(&self.leader_epochs);
@@ -66,7 +79,7 @@ impl Inner {
         self.observed(at, what);
     }
 
-    fn observed(&mut self, at: Current, what: Observed) {
+    pub(super) fn observed(&mut self, at: Current, what: Observed) {
         let observer = Observer::Node { node: at.node, incarnation: at.incarnation };
         self.observations.push(Observation { at_ns: at.now.as_nanos(), observer, what });
     }

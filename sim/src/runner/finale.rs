@@ -3,15 +3,16 @@
 //! The uncommitted read goes over the wire with requests made here and batches decoded by the second decoder, so that it
 //! sees control records and producer ids; the committed one is what the system's own consumer returns.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use client::{Admin, Client, ClientConfig, Consumer, ConsumerConfig, Isolation, TopicPartition};
+use client::{Admin, Client, Consumer, ConsumerConfig, Isolation, TopicPartition};
 use env::io::{AsyncReadExt, AsyncWriteExt};
 use history::{Blob, Header, LogRecord, LogSource, PartitionLog};
 use protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use protocol::messages::{FetchRequest, FetchResponse};
-use protocol::{ApiKey, RequestBody, ResponseBody, topic_name};
+use protocol::{ApiKey, ErrorCode, RequestBody, ResponseBody, topic_name};
 use scenarios::plan::Role;
 
 use crate::deploy::Cluster;
@@ -30,8 +31,10 @@ const FETCH_VERSION: i16 = 12;
 const MAX_BYTES: i32 = 4 << 20;
 /// Nothing that a healed broker answers takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Before asking again.
+const PAUSE: Duration = Duration::from_millis(200);
 
-pub(super) async fn read(client: &Client, topics: &[String], config: &ClientConfig) -> Result<Logs, String> {
+pub(super) async fn read(client: &Client, topics: &[String]) -> Result<Logs, String> {
     let admin = Admin::new(client.clone());
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let metadata = admin.metadata(&names).await.map_err(|e| e.to_string())?;
@@ -40,8 +43,10 @@ pub(super) async fn read(client: &Client, topics: &[String], config: &ClientConf
         let Some(topic) = metadata.topics.get(name) else { continue };
         for partition in topic.partitions.keys() {
             let tp = TopicPartition::new(name, *partition);
-            let raw = env::time::timeout(PATIENCE, raw(&tp, config, &mut logs.damage));
-            let raw = raw.await.map_err(|_| format!("{tp}: the read took more than {PATIENCE:?}"))??;
+            let trouble = RefCell::new(String::from("none"));
+            let raw = env::time::timeout(PATIENCE, raw(&tp, &admin, &trouble, &mut logs.damage)).await;
+            let late = |_| format!("{tp}: the read took more than {PATIENCE:?}, last error: {}", trouble.borrow());
+            let raw = raw.map_err(late)??;
             let upper = raw.last_stable_offset.unwrap_or(0);
             logs.all.push(raw);
             let committed = env::time::timeout(PATIENCE, committed(client, &tp, upper));
@@ -65,11 +70,14 @@ impl Logs {
     }
 }
 
-/// Fetches the partition from 0 up to the high watermark, with requests of our own.
-async fn raw(tp: &TopicPartition, config: &ClientConfig, damage: &mut Vec<String>) -> Result<PartitionLog, String> {
-    let (host, port) = config.bootstrap.first().ok_or("no broker")?;
-    let address = format!("{host}:{port}").parse().map_err(|e| format!("{host}:{port}: {e}"))?;
-    let mut stream = env::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+/// Fetches the partition from 0 up to the high watermark, with requests of our own, from whoever leads it. A leadership may
+/// go back to its preferred broker meanwhile, so an answer that is none is asked for again; `trouble` keeps the last.
+async fn raw(
+    tp: &TopicPartition,
+    admin: &Admin,
+    trouble: &RefCell<String>,
+    damage: &mut Vec<String>,
+) -> Result<PartitionLog, String> {
     let mut log = PartitionLog {
         source: LogSource::ReadUncommitted,
         topic: tp.topic.clone(),
@@ -80,13 +88,35 @@ async fn raw(tp: &TopicPartition, config: &ClientConfig, damage: &mut Vec<String
         last_stable_offset: None,
         records: Default::default(),
     };
+    let mut stream = None;
     for correlation in 0.. {
         let next = log.log_end_offset;
-        let response = fetch(&mut stream, tp, next, correlation).await?;
+        let connected = match stream.take() {
+            Some(stream) => Ok(stream),
+            None => connect(tp, admin).await,
+        };
+        let answer = match connected {
+            Ok(mut stream_of) => fetch(&mut stream_of, tp, next, correlation).await.map(|answer| (stream_of, answer)),
+            Err(e) => Err(e),
+        };
+        let (of, response) = match answer {
+            Ok(both) => both,
+            Err(e) => {
+                *trouble.borrow_mut() = e;
+                env::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
         let data = response.responses.into_iter().flat_map(|t| t.partitions).next();
         let data = data.ok_or("the response names no partition")?;
-        if data.error_code != 0 {
-            return Err(format!("{tp}: fetch at {next} answered error {}", data.error_code));
+        let code = ErrorCode::from_code(data.error_code);
+        if code.retriable() {
+            *trouble.borrow_mut() = format!("fetch at {next} answered {code}");
+            env::time::sleep(PAUSE).await;
+            continue;
+        }
+        if !code.is_ok() {
+            return Err(format!("{tp}: fetch at {next} answered {code}"));
         }
         log.high_watermark = Some(data.high_watermark);
         log.last_stable_offset = Some(data.last_stable_offset);
@@ -96,8 +126,18 @@ async fn raw(tp: &TopicPartition, config: &ClientConfig, damage: &mut Vec<String
         if log.log_end_offset == next {
             break;
         }
+        stream = Some(of);
     }
     Ok(log)
+}
+
+/// A connection to the partition's leader.
+async fn connect(tp: &TopicPartition, admin: &Admin) -> Result<env::net::TcpStream, String> {
+    let metadata = admin.metadata(&[&tp.topic]).await.map_err(|e| e.to_string())?;
+    let leader = metadata.leader(tp).and_then(|leader| metadata.nodes.get(&leader.node)).ok_or("no leader")?;
+    let address = format!("{}:{}", leader.host, leader.port);
+    let address = address.parse().map_err(|e| format!("{address}: {e}"))?;
+    env::net::TcpStream::connect(address).await.map_err(|e| e.to_string())
 }
 
 async fn fetch(

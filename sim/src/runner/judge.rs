@@ -1,13 +1,16 @@
 //! From what a run left behind to its verdicts.
 
-use history::{Facts, FaultEffect, Flush, History, Outcome, Verdict};
+use history::{Copying, Facts, FaultEffect, Flush, History, Outcome, Verdict};
 use invariants::{Context, Property};
 use models::JobSpec;
 use scenarios::Plan;
-use scenarios::plan::{self, Action};
+use scenarios::plan::{self, Action, ClientRole, Commit, Member};
 
 use super::phases::{self, Ending};
 use crate::recorder::Recorded;
+
+/// The topic setting under which committed records may be lost.
+const UNCLEAN: &str = "unclean.leader.election.enable";
 
 /// The history of a run.
 pub(super) fn history(plan: &Plan, ending: &Ending, recorded: &mut Recorded, faults: Vec<FaultEffect>) -> History {
@@ -38,7 +41,7 @@ fn facts(plan: &Plan, ending: &Ending) -> Facts {
             plan::Flush::Fsync => Flush::Fsync,
             plan::Flush::PageCache => Flush::PageCache,
         },
-        disks_lost: false,
+        disks_lost: plan.topics.iter().any(|t| t.configs.get(UNCLEAN).is_some_and(|v| v == "true")),
         healed_ns: Some(ending.healed_ns),
         ended_ns: ending.ended_ns,
         bound_ns: phases::quiet_ms(plan) * MS - MS,
@@ -46,9 +49,24 @@ fn facts(plan: &Plan, ending: &Ending) -> Facts {
         drained: ending.drained,
         source_ends: ending.source_ends.clone(),
         tasks: tasks.unwrap_or_default(),
+        copies: copies(plan, ending),
         fetch_timeout_ns: plan.knobs.processor.as_ref().map_or(0, |p| p.fetch_timeout_ms * MS),
         clock_drift_ppm: drifts.max().unwrap_or(0),
     }
+}
+
+/// What members copy, each pair of topics once.
+fn copies(plan: &Plan, ending: &Ending) -> Vec<Copying> {
+    let mut copies: Vec<Copying> = Vec::new();
+    for client in &plan.clients {
+        let ClientRole::Member(Member { topic, commit: Commit::Transaction { to }, .. }) = &client.role else {
+            continue;
+        };
+        if !copies.iter().any(|c| c.from == *topic && c.to == *to) {
+            copies.push(Copying { from: topic.clone(), to: to.clone(), caught_up: ending.caught_up });
+        }
+    }
+    copies
 }
 
 /// Judges the history by the scenario's properties.

@@ -9,6 +9,7 @@ mod judge;
 mod nemesis;
 mod phases;
 mod result;
+mod scene;
 mod stats;
 
 use std::sync::Mutex;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use history::{Outcome, Violation, Witness};
 use scenarios::Plan;
-use world::{Config, Failed, Why, on_seed};
+use world::{Config, Failed, Tail, Why, on_seed};
 
 pub use result::{RunResult, Timings};
 
@@ -44,6 +45,10 @@ pub struct RunOptions {
     pub keep_history: bool,
     /// Keep the world's events in the result, for finding the first divergent one.
     pub keep_trace: bool,
+    /// Keep lives and messages in the result, for pictures.
+    pub keep_scene: bool,
+    /// Other draws of the world from an instant on.
+    pub tail: Option<Tail>,
 }
 
 /// Simulated time that set-up and finale may take on top of the plan's budgets.
@@ -62,6 +67,8 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
         law: deploy::link_law(plan, None, None),
         disk: deploy::disk_law(plan),
         keep_trace: options.keep_trace,
+        keep_story: options.keep_scene,
+        tail: options.tail,
         ..Config::default()
     };
     let started = std::time::Instant::now();
@@ -92,6 +99,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
             let mut result = RunResult::empty(plan, Outcome::Passed);
             result.world_hash = finished.trace_hash;
             result.trace = finished.trace.iter().map(ToString::to_string).collect();
+            result.scene = scene::of(&finished.story);
             judge(plan, &finished.value, &mut recorded, &finished.effects, full, options.keep_history, &mut result);
             result
         }
@@ -99,7 +107,15 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
             let mut result = RunResult::empty(plan, broken(&failed));
             result.world_hash = failed.trace_hash;
             result.trace = failed.trace.iter().map(ToString::to_string).collect();
-            result.fault_steps = stats::fault_effects(&failed.effects).1;
+            let (faults, steps) = stats::fault_effects(&failed.effects);
+            result.fault_steps = steps;
+            result.scene = scene::of(&failed.story);
+            if options.keep_history {
+                // Nothing judges it, but a person may look.
+                let ended_ns = u64::try_from(failed.sim_elapsed.as_nanos()).unwrap_or(u64::MAX);
+                let ending = Ending { ended_ns, ..Ending::default() };
+                result.history = Some(judge::history(plan, &ending, &mut recorded, faults));
+            }
             result.stats.simulated_ms = failed.sim_elapsed.as_millis() as u64;
             result
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use scenarios::Plan;
-use scenarios::plan::{Action, CrashPoint, Fault, Persistence, Role, Target, Trigger, When};
+use scenarios::plan::{Action, CrashPoint, Fault, Partition, Persistence, Role, Target, TopicRef, Trigger, When};
 use world::{FaultId, LinkLaw, NodeId, PowerLaw, SimTime, Status};
 
 use crate::deploy::{Cluster, disk_law, link_law};
@@ -79,7 +79,11 @@ type Later = Vec<(Duration, Step)>;
 fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later) {
     let world = &cluster.world;
     if let Trigger::CrashPoint(point) = &fault.trigger {
-        return (vec![world.arm(crash_point(point, &fault.action))], Vec::new());
+        let node = match point.node {
+            Target::Role(role) => world::Target::Role(Role::name(role).to_owned()),
+            target => world::Target::Node(world.name(resolve(cluster, plan, target, fault.id))),
+        };
+        return (vec![world.arm(crash_point(point, node, &fault.action))], Vec::new());
     }
     let ms = Duration::from_millis;
     let duration = ms(fault.action.duration_ms());
@@ -98,6 +102,12 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later
         Action::Pause { node, .. } => {
             let node = one(node);
             (vec![world.pause(node)], vec![(duration, Step::Resume(node))])
+        }
+        Action::Stop { node } => (vec![world.terminate(one(node))], Vec::new()),
+        Action::Split { nodes, .. } => {
+            let side: Vec<_> = nodes.iter().map(one).collect();
+            let others: Vec<_> = world.nodes().into_iter().filter(|n| !side.contains(n)).collect();
+            lasting(world.net().partition(&side, &others))
         }
         Action::Isolate { node, .. } => {
             let node = one(node);
@@ -147,26 +157,40 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later
     }
 }
 
-/// The node meant. A role is resolved among those that are up, by a draw of the world.
+/// The node meant. A role is resolved among those that are up, by a draw of the world, and so is a leader that nobody
+/// knows of: some broker.
 fn resolve(cluster: &Cluster, plan: &Plan, target: Target, fault: u32) -> NodeId {
-    match target {
-        Target::Node(name) => cluster.node(name).expect("a valid plan names nodes that exist"),
-        Target::Role(role) => {
-            let all = cluster.of_role(role);
-            let up: Vec<_> = all.iter().copied().filter(|n| cluster.world.status(*n) == Status::Up).collect();
-            let among = if up.is_empty() { &all } else { &up };
-            let draw = seed::draw(plan.seeds.world, "role target", &[u64::from(fault)]);
-            among[draw.range(0, among.len() as u64 - 1) as usize]
-        }
-    }
+    let any_of = |all: Vec<NodeId>| {
+        let up: Vec<_> = all.iter().copied().filter(|n| cluster.world.status(*n) == Status::Up).collect();
+        let among = if up.is_empty() { &all } else { &up };
+        let draw = seed::draw(plan.seeds.world, "role target", &[u64::from(fault)]);
+        among[draw.range(0, among.len() as u64 - 1) as usize]
+    };
+    let partition = |at: Partition| {
+        let topic = match at.topic {
+            TopicRef::Workload(topic) => plan.topics[topic as usize].name.as_str(),
+            TopicRef::Offsets => "__consumer_offsets",
+            TopicRef::Transactions => "__transaction_state",
+        };
+        cluster.view().partition(topic, at.partition)
+    };
+    let found = match target {
+        Target::Node(name) => return cluster.node(name).expect("a valid plan names nodes that exist"),
+        Target::Role(role) => return any_of(cluster.of_role(role)),
+        Target::Leader(at) => partition(at).and_then(|(leader, _)| cluster.broker(leader)),
+        Target::Follower(at) => partition(at).and_then(|(leader, replicas)| {
+            let others = replicas.into_iter().filter(|r| *r != leader).filter_map(|r| cluster.broker(r));
+            let others: Vec<_> = others.collect();
+            (!others.is_empty()).then(|| any_of(others))
+        }),
+        Target::Controller => cluster.view().controller().and_then(|(_, leader)| cluster.broker(leader)),
+    };
+    found.unwrap_or_else(|| any_of(cluster.of_role(Role::Broker)))
 }
 
-fn crash_point(point: &CrashPoint, action: &Action) -> world::CrashPoint {
+fn crash_point(point: &CrashPoint, target: world::Target, action: &Action) -> world::CrashPoint {
     world::CrashPoint {
-        target: match point.node {
-            Target::Node(name) => world::Target::Node(name.to_string()),
-            Target::Role(role) => world::Target::Role(Role::name(role).to_owned()),
-        },
+        target,
         label: point.label.clone(),
         when: match point.when {
             When::Before => world::When::Before,

@@ -18,7 +18,7 @@ use client::{Admin, Client, Isolation, NewTopic, OffsetSpec, TopicPartition};
 use history::{Span, Violation, Witness};
 use models::JobSpec;
 use scenarios::Plan;
-use scenarios::plan::{ClientRole, NodeName, Role};
+use scenarios::plan::{ClientRole, Member, NodeName, Role, Topic};
 use world::World;
 
 use super::finale::{self, Logs};
@@ -39,6 +39,8 @@ pub(super) struct Ending {
     pub ended_ns: u64,
     pub calm: Vec<Span>,
     pub drained: bool,
+    /// Every group that works to the end has committed up to the end of its topic.
+    pub caught_up: bool,
     pub source_ends: Vec<(i32, i64)>,
 }
 
@@ -68,12 +70,22 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
     let deadline = healed + Duration::from_millis(plan.budgets.liveness_ms);
     let mut stuck = clients_done(&cluster, plan, deadline).await;
     if stuck.is_empty() {
+        stuck = replicas_in_sync(&cluster, plan, deadline).await;
+    }
+    if stuck.is_empty() {
         stuck = transactions_ended(&cluster, plan, &client, deadline).await;
+    }
+    if stuck.is_empty() {
+        stuck = groups_caught_up(&cluster, plan, &client, deadline).await;
+        ending.caught_up = stuck.is_empty();
     }
     ending.converged_ns = world.now().as_nanos();
     ending.stuck = stuck;
-    if ending.stuck.is_empty() && plan.job.is_some() {
-        drain(&cluster, plan, &client, &mut ending).await;
+    if ending.stuck.is_empty() {
+        match plan.job {
+            Some(_) => drain(&cluster, plan, &client, &mut ending).await,
+            None => quiet(&cluster, plan).await,
+        }
     }
     if !ending.stuck.is_empty() {
         drop(operators);
@@ -84,7 +96,7 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
     let mut topics: Vec<String> = plan.topics.iter().map(|t| t.name.clone()).collect();
     topics.extend(job_topics(plan));
     topics.dedup();
-    match finale::read(&client, &topics, &cluster.client_config).await {
+    match finale::read(&client, &topics).await {
         Ok(logs) => ending.logs = logs,
         Err(e) => ending.stuck.push(liveness("the final read failed", e)),
     }
@@ -143,23 +155,35 @@ pub(super) fn liveness(message: impl Into<String>, found: impl Into<String>) -> 
 /// Waits for the brokers and makes the plan's topics. Nothing is wrong yet, so failing here is the harness's failure.
 async fn set_up(cluster: &Cluster, plan: &Plan, client: &Client) {
     nemesis::set_disk_laws(cluster, plan);
-    let admin = Admin::new(client.clone());
-    let topics: Vec<_> = plan.topics.iter().map(|t| NewTopic::new(&t.name, t.partitions as i32)).collect();
-    let mut made = None;
-    for _ in 0..50 {
-        match admin.create_topics(&topics).await {
-            Ok(results) => {
-                made = Some(results);
-                break;
-            }
-            Err(_) => cluster.world.sleep(Duration::from_millis(100)).await,
-        }
+    let deadline = cluster.world.now() + SET_UP;
+    while cluster.view().active_brokers() < plan.topology.brokers as usize {
+        assert!(cluster.world.now() < deadline, "the brokers did not come up");
+        cluster.world.sleep(Duration::from_millis(100)).await;
     }
-    let made = made.expect("the broker did not come up");
+    let admin = Admin::new(client.clone());
+    let topics: Vec<_> = plan.topics.iter().map(new_topic).collect();
+    let made = loop {
+        match admin.create_topics(&topics).await {
+            Ok(results) => break results,
+            Err(e) => assert!(cluster.world.now() < deadline, "failed to create topics: {e}"),
+        }
+        cluster.world.sleep(Duration::from_millis(100)).await;
+    };
     for (topic, result) in made {
         if let Err(code) = result {
             assert_eq!(code, protocol::ErrorCode::TOPIC_ALREADY_EXISTS, "failed to create topic {topic}");
         }
+    }
+}
+
+/// Brokers that meet no fault are up and have topics after this time.
+const SET_UP: Duration = Duration::from_secs(30);
+
+fn new_topic(topic: &Topic) -> NewTopic {
+    NewTopic {
+        replication_factor: topic.replication_factor as i16,
+        configs: topic.configs.clone(),
+        ..NewTopic::new(&topic.name, topic.partitions as i32)
     }
 }
 
@@ -199,6 +223,65 @@ async fn clients_done(cluster: &Cluster, plan: &Plan, deadline: world::SimTime) 
             () = cluster.world.sleep_until(deadline) => {}
         }
     }
+}
+
+/// Every partition has a leader, and every replica is in sync again.
+async fn replicas_in_sync(cluster: &Cluster, plan: &Plan, deadline: world::SimTime) -> Vec<Violation> {
+    loop {
+        let view = cluster.view();
+        let mut behind = view.under_replicated();
+        if view.active_brokers() < plan.topology.brokers as usize {
+            behind.insert(0, format!("{} of {} brokers active", view.active_brokers(), plan.topology.brokers));
+        }
+        if behind.is_empty() {
+            return Vec::new();
+        }
+        if cluster.world.now() >= deadline {
+            return vec![liveness("replicas did not come back in sync after healing", behind.join("; "))];
+        }
+        cluster.world.sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The lag of every group that has a member to the end is 0 (rule 26).
+async fn groups_caught_up(cluster: &Cluster, plan: &Plan, client: &Client, deadline: world::SimTime) -> Vec<Violation> {
+    let stays = |m: &Member| m.stays.last().is_some_and(|s| s.until_ms.is_none());
+    let groups: BTreeMap<&str, &Topic> = plan
+        .clients
+        .iter()
+        .filter_map(|c| match &c.role {
+            ClientRole::Member(m) if stays(m) => {
+                Some((m.group.as_str(), plan.topics.iter().find(|t| t.name == m.topic)?))
+            }
+            _ => None,
+        })
+        .collect();
+    let admin = Admin::new(client.clone());
+    for (group, topic) in groups {
+        let all: Vec<_> = (0..topic.partitions as i32).map(|p| TopicPartition::new(&topic.name, p)).collect();
+        loop {
+            let ends = admin.list_offsets(&all, OffsetSpec::Latest, Isolation::ReadCommitted).await;
+            let done = admin.fetch_offsets(group, &all, true).await;
+            let lag = match (ends, done) {
+                (Ok(ends), Ok(done)) => {
+                    let behind = ends.iter().filter_map(|(tp, end)| {
+                        let at = done.get(tp).map_or(0, |c| c.offset);
+                        end.is_some_and(|end| at < end).then(|| format!("{tp}: {at} of {end:?}"))
+                    });
+                    behind.collect::<Vec<_>>().join(", ")
+                }
+                (Err(e), _) | (_, Err(e)) => e.to_string(),
+            };
+            if lag.is_empty() {
+                break;
+            }
+            if cluster.world.now() >= deadline {
+                return vec![liveness(format!("group {group} did not reach the end of its topic after healing"), lag)];
+            }
+            cluster.world.sleep(Duration::from_millis(300)).await;
+        }
+    }
+    Vec::new()
 }
 
 /// The workload's transactions end, by their clients or by time-out: LSO = LEO on every workload topic (rule 26).

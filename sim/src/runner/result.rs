@@ -1,7 +1,7 @@
 //! What a run comes to.
 
 use history::{History, Outcome, Verdict};
-use reports::{FaultStep, Stats};
+use reports::{FaultStep, Scene, Stats};
 use scenarios::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ pub struct RunResult {
     pub history: Option<History>,
     /// If asked for: the world's events as text, one each.
     pub trace: Vec<String>,
+    /// If asked for.
+    #[serde(default)]
+    pub scene: Scene,
 }
 
 /// Simulated time of each phase's end, in milliseconds since the world began; 0 if it was not reached. Wall time of the
@@ -57,6 +60,7 @@ impl RunResult {
             notes: Vec::new(),
             history: None,
             trace: Vec::new(),
+            scene: Scene::default(),
         }
     }
 

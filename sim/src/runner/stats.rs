@@ -1,10 +1,10 @@
 //! What a run did, in numbers: how much of the workload took place, and which faults bit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use history::{Decision, FaultEffect, History, LogSource};
+use history::{Decision, FaultEffect, History, LogSource, Observed, TransactionState};
 use models::JobSpec;
-use reports::{FaultStep, Stats};
+use reports::{ClusterStats, FaultStep, Stats};
 use scenarios::Plan;
 use scenarios::plan::{Family, Twist};
 use world::Effect;
@@ -70,6 +70,7 @@ pub(super) fn stats(plan: &Plan, history: &History, facts: &ProbeFacts, did_not_
             + history.decisions.len()
             + history.logs.iter().map(|l| l.records.len()).sum::<usize>()) as u64,
         restored_non_empty: facts.restored_non_empty,
+        cluster: cluster(history),
         families_off: plan.families_off.iter().map(|f| f.name().to_owned()).collect(),
         ..Stats::default()
     };
@@ -93,6 +94,50 @@ pub(super) fn stats(plan: &Plan, history: &History, facts: &ProbeFacts, did_not_
         let count = stats.faults.entry(Family::EventTime.name().to_owned()).or_default();
         count.enabled += 1;
         count.bit += u64::from(bit);
+    }
+    stats
+}
+
+/// What committed metadata and coordinators said of leaderships, each thing once though several brokers tell of it.
+fn cluster(history: &History) -> ClusterStats {
+    let mut stats = ClusterStats::default();
+    let mut leaders: BTreeMap<(&str, i32), (i32, u32)> = BTreeMap::new();
+    let mut sets: BTreeMap<(&str, i32), (i32, usize)> = BTreeMap::new();
+    let mut open: BTreeMap<&str, i32> = BTreeMap::new();
+    for seen in &history.observations {
+        match &seen.what {
+            Observed::LeaderElected { topic, partition, leader_epoch, broker, .. } => {
+                let known = leaders.entry((topic, *partition)).or_insert((*leader_epoch, *broker));
+                if known.0 < *leader_epoch {
+                    stats.leader_changes += u64::from(known.1 != *broker);
+                    *known = (*leader_epoch, *broker);
+                }
+            }
+            Observed::IsrChanged { topic, partition, partition_epoch, isr, .. } => {
+                let known = sets.entry((topic, *partition)).or_insert((*partition_epoch, isr.len()));
+                if known.0 < *partition_epoch {
+                    stats.isr_shrinks += u64::from(isr.len() < known.1);
+                    *known = (*partition_epoch, isr.len());
+                }
+            }
+            Observed::TransactionState { transactional_id, coordinator_epoch, state, .. } => {
+                if open.get(transactional_id.as_str()).is_some_and(|epoch| epoch < coordinator_epoch) {
+                    stats.coordinator_failovers += 1;
+                }
+                match state {
+                    TransactionState::Ongoing
+                    | TransactionState::Prepared
+                    | TransactionState::PrepareCommit
+                    | TransactionState::PrepareAbort => {
+                        open.insert(transactional_id, *coordinator_epoch);
+                    }
+                    _ => {
+                        open.remove(transactional_id.as_str());
+                    }
+                }
+            }
+            _ => {}
+        }
     }
     stats
 }

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use broker::Flush;
 use models::JobSpec;
 use tokio::sync::oneshot;
 
@@ -98,6 +99,7 @@ impl Failure {
 /// A refusal (nothing was written), or a node that cannot go on.
 pub fn serve(
     brokers: &Brokers,
+    flush: Flush,
     data: &Path,
     job: Option<JobSpec>,
     until_end: bool,
@@ -119,6 +121,7 @@ pub fn serve(
     let mut service = Service {
         quorum,
         here,
+        flush,
         metrics,
         sources: Sources::default(),
         nodes: Vec::new(),
@@ -186,6 +189,7 @@ struct Service {
     quorum: Quorum,
     /// The ids of the brokers that run in this process.
     here: Vec<i32>,
+    flush: Flush,
     /// Where the metrics of all nodes are to be served.
     metrics: Option<SocketAddr>,
     sources: Sources,
@@ -213,8 +217,8 @@ impl Service {
         }
         for id in &self.here {
             let dir = if self.here.len() == 1 { data.broker() } else { data.broker_of(*id) };
-            self.nodes
-                .push(nodes::broker(*id, self.quorum.clone(), dir, &self.sources, send.clone()).map_err(no_thread)?);
+            let node = nodes::broker(*id, self.quorum.clone(), self.flush, dir, &self.sources, send.clone());
+            self.nodes.push(node.map_err(no_thread)?);
         }
         let mut brokers = Vec::new();
         loop {

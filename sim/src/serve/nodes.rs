@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use broker::{Broker, BrokerConfig, BrokerError, Metrics, Observer};
+use broker::{Broker, BrokerConfig, BrokerError, Flush, Metrics, Observer};
 use client::{Admin, Client, ClientConfig, NewTopic};
 use models::JobSpec;
 use processor::WorkerMetrics;
@@ -122,6 +122,7 @@ const RESTART: Duration = Duration::from_secs(5);
 pub fn broker(
     id: i32,
     quorum: Quorum,
+    flush: Flush,
     data_dir: PathBuf,
     sources: &Sources,
     events: mpsc::Sender<Event>,
@@ -140,6 +141,7 @@ pub fn broker(
             default_replication_factor: replicas as i16,
             min_insync_replicas: replicas / 2 + 1,
             data_dir,
+            flush,
             auto_create_topics: true,
             default_partitions: DEFAULT_PARTITIONS as i32,
             offsets_partitions: 4,

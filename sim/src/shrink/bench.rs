@@ -88,7 +88,11 @@ impl Iterator for Feed<'_> {
             }
             if let Some((id, plan)) = state.queue.pop_front() {
                 let seed = plan.seed;
-                return Some(Task { source: Source::Inline { id, plan: Box::new(plan) }, seed, faults: None });
+                return Some(Task {
+                    source: Source::Inline { id, plan: Box::new(plan), tail: None },
+                    seed,
+                    faults: None,
+                });
             }
             state = self.shared.wait(state);
         }

@@ -187,7 +187,11 @@ fn confirm(plan: &Plan, options: &Options) -> Result<SeedReport, String> {
 
 /// One task; nothing if interrupted before its end.
 fn run_one(plan: &Plan, options: &Options, interrupt: &Interrupt) -> Result<Option<SeedReport>, String> {
-    let task = Task { source: Source::Inline { id: 0, plan: Box::new(plan.clone()) }, seed: plan.seed, faults: None };
+    let task = Task {
+        source: Source::Inline { id: 0, plan: Box::new(plan.clone()), tail: None },
+        seed: plan.seed,
+        faults: None,
+    };
     let mut report = None;
     supervisor::run(std::iter::once(task), options, interrupt, |finished| {
         report = Some(finished.report);

@@ -88,6 +88,7 @@ impl<'a> Search<'a> {
         cuts::records::keys(self);
         cuts::records::each(self);
         cuts::shape::partitions(self);
+        cuts::shape::brokers(self);
         cuts::shape::workers(self);
         cuts::knobs::simple(self);
         cuts::time::begin(self);

@@ -155,6 +155,7 @@ impl Kernel {
                 state.effects.0[id.index()].subject = format!("{} at {label}", node.name);
                 state.effects.add(*id, "reached", 1);
                 state.trace.note(self.now(), ctx, "crash-point", u64::from(id.0), 0);
+                state.story.life(self.now(), ctx, "crash-point");
             }
             hit
         };

@@ -13,6 +13,8 @@ use crate::crash_point::Points;
 use crate::effect::Effects;
 use crate::life::{Node, Undo};
 use crate::net::Net;
+use crate::story::Recorder;
+use crate::tail::Turn;
 use crate::trace::Trace;
 use crate::{Config, FaultId, SimTime};
 
@@ -44,7 +46,9 @@ thread_local! {
 }
 
 pub(crate) struct Kernel {
-    pub(crate) world_seed: u64,
+    /// Of the plan; draws ask [`Kernel::world_seed`].
+    pub(crate) first_world_seed: u64,
+    turn: Option<Turn>,
     pub(crate) time: TimeHandle,
     pub(crate) runtime: madsim::runtime::Handle,
     origin: std::time::Instant,
@@ -64,7 +68,7 @@ pub(crate) struct Kernel {
 
 impl std::fmt::Debug for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kernel").field("world_seed", &self.world_seed).finish_non_exhaustive()
+        f.debug_struct("Kernel").field("world_seed", &self.first_world_seed).finish_non_exhaustive()
     }
 }
 
@@ -77,6 +81,7 @@ pub(crate) struct State {
     pub(crate) undo: Vec<(FaultId, u32, Undo)>,
     pub(crate) effects: Effects,
     pub(crate) trace: Trace,
+    pub(crate) story: Recorder,
 }
 
 impl Kernel {
@@ -87,7 +92,8 @@ impl Kernel {
         let limit = crate::time::nanos(config.sim_limit);
         let world = Node::world(config);
         Rc::new(Self {
-            world_seed: config.world_seed,
+            first_world_seed: config.world_seed,
+            turn: config.tail.map(Turn::new),
             origin: time.now_instant() - elapsed,
             runtime: madsim::runtime::Handle::current(),
             time,
@@ -102,6 +108,7 @@ impl Kernel {
                 undo: Vec::new(),
                 effects: Effects::default(),
                 trace: Trace::new(config.keep_trace),
+                story: Recorder::new(config.keep_story),
             }),
             armed: Cell::new(false),
             limit_reached: Cell::new(false),
@@ -113,6 +120,14 @@ impl Kernel {
 
     pub(crate) fn now(&self) -> u64 {
         crate::time::nanos(self.time.elapsed())
+    }
+
+    /// The seed of this instant's draws.
+    pub(crate) fn world_seed(&self) -> u64 {
+        match &self.turn {
+            Some(turn) => turn.world_seed(self.now()).unwrap_or(self.first_world_seed),
+            None => self.first_world_seed,
+        }
     }
 
     pub(crate) fn instant(&self, at: u64) -> std::time::Instant {
@@ -257,6 +272,9 @@ impl<F: Future> Future for Tagged<F> {
         let this = &mut *self;
         if !this.kernel.alive(this.ctx) {
             return Poll::Pending;
+        }
+        if let Some(turn) = &this.kernel.turn {
+            turn.take(this.kernel.now());
         }
         this.kernel.check_limit();
         let _entered = enter(this.ctx);

@@ -53,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) madsim: Option<madsim::task::NodeId>,
     /// The main future ended, and the node was not restarted since.
     pub(crate) exited: bool,
+    /// This incarnation was asked to stop.
+    pub(crate) terminated: bool,
     /// Faults of its clocks, whose readings are counted.
     clock_faults: Vec<FaultId>,
     /// Woken when the status changes.
@@ -86,6 +88,7 @@ impl Node {
             main: None,
             madsim: None,
             exited: false,
+            terminated: false,
             clock_faults: Vec::new(),
             watchers: Vec::new(),
             paused_by: None,
@@ -123,7 +126,7 @@ impl Kernel {
             let state = &mut *state;
             assert!(state.nodes.iter().all(|n| &*n.name != name), "two nodes are named {name}");
             let index = u32::try_from(state.nodes.len()).expect("fewer than 2^32 nodes");
-            let mut node = Node::new(self.world_seed, name, role, ip, config);
+            let mut node = Node::new(self.first_world_seed, name, role, ip, config);
             node.main = Some(Rc::new(move || Box::pin(main())));
             state.net.add_node(index, &node, &state.nodes);
             state.nodes.push(node);
@@ -151,7 +154,9 @@ impl Kernel {
             self.set_live(index, 0);
             node.status = if power.is_some() { Status::Off } else { Status::Down };
             let ctx = node.ctx(index);
-            state.trace.note(now, ctx, if power.is_some() { "power-loss" } else { "crash" }, 0, 0);
+            let kind = if power.is_some() { "power-loss" } else { "crash" };
+            state.trace.note(now, ctx, kind, 0, 0);
+            state.story.life(now, ctx, kind);
             if matches!(was, Status::Up | Status::Paused) {
                 state.effects.add(fault, "processes_killed", 1);
             }
@@ -161,7 +166,7 @@ impl Kernel {
             node.disk.process_died();
             if let Some(law) = power {
                 let (key, incarnation) = (node.key, u64::from(node.incarnation));
-                for (name, n) in node.disk.power_loss(law, self.world_seed, &[key, incarnation]) {
+                for (name, n) in node.disk.power_loss(law, self.world_seed(), &[key, incarnation]) {
                     state.effects.add(fault, name, n);
                 }
             }
@@ -194,9 +199,11 @@ impl Kernel {
             node.incarnation += 1;
             node.status = Status::Up;
             node.exited = false;
+            node.terminated = false;
             node.changed();
             let ctx = node.ctx(index);
             state.trace.note(now, ctx, "restart", 0, 0);
+            state.story.life(now, ctx, "restart");
             state.undo.retain(|&(fault, on, how)| {
                 let over = on == index && how == Undo::Restart;
                 if over {
@@ -212,6 +219,22 @@ impl Kernel {
         }
     }
 
+    /// Asks the process to stop; what it makes of it is up to its main future.
+    pub(crate) fn terminate(&self, index: u32, fault: FaultId) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let now = self.now();
+        let node = &mut state.nodes[index as usize];
+        if matches!(node.status, Status::Up | Status::Paused) && !node.terminated {
+            node.terminated = true;
+            node.changed();
+            let ctx = node.ctx(index);
+            state.trace.note(now, ctx, "terminate", 0, 0);
+            state.effects.add(fault, "processes_asked_to_stop", 1);
+        }
+        state.effects.end(fault, now);
+    }
+
     pub(crate) fn pause(&self, index: u32, fault: FaultId) -> bool {
         let mut state = self.state.borrow_mut();
         let now = self.now();
@@ -225,6 +248,7 @@ impl Kernel {
         node.changed();
         let (ctx, madsim) = (node.ctx(index), node.madsim);
         state.trace.note(now, ctx, "pause", 0, 0);
+        state.story.life(now, ctx, "pause");
         state.undo.push((fault, index, Undo::Resume));
         drop(state);
         if let Some(id) = madsim {
@@ -249,6 +273,7 @@ impl Kernel {
         }
         let (ctx, madsim) = (node.ctx(index), node.madsim);
         state.trace.note(now, ctx, "resume", 0, 0);
+        state.story.life(now, ctx, "resume");
         if let Some(id) = madsim {
             self.runtime.resume(id);
         }
@@ -362,6 +387,7 @@ fn exited(kernel: &Rc<Kernel>, ctx: Ctx) {
         node.disk.process_died();
         node.changed();
         state.trace.note(now, ctx, "exit", 0, 0);
+        state.story.life(now, ctx, "exit");
     }
     net::node_exited(kernel, ctx.node, now);
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::agenda;
 use crate::kernel::{self, Kernel, WORLD};
-use crate::{DiskLaw, Effect, LinkLaw, SimTime, TraceEvent, World};
+use crate::{DiskLaw, Effect, LinkLaw, SimTime, Story, Tail, TraceEvent, World};
 
 /// What a world is made with.
 #[derive(Clone, Debug)]
@@ -40,6 +40,10 @@ pub struct Config {
     pub wall_epoch_ms: i64,
     /// Keeps the events behind W, for finding the first that differs. It does not change W.
     pub keep_trace: bool,
+    /// Keeps what a picture of the run needs. It does not change W.
+    pub keep_story: bool,
+    /// Other draws from an instant on.
+    pub tail: Option<Tail>,
 }
 
 impl Config {
@@ -60,6 +64,8 @@ impl Default for Config {
             disk: DiskLaw::SSD,
             wall_epoch_ms: 1_700_000_000_000,
             keep_trace: false,
+            keep_story: false,
+            tail: None,
         }
     }
 }
@@ -75,6 +81,8 @@ pub struct Run {
     pub effects: Vec<Effect>,
     /// Empty unless [`Config::keep_trace`].
     pub trace: Vec<TraceEvent>,
+    /// Empty unless [`Config::keep_story`].
+    pub story: Story,
 }
 
 /// A run that came to its end.
@@ -211,6 +219,7 @@ where
             events: state.trace.count(),
             effects: state.effects.0.clone(),
             trace: state.trace.take(),
+            story: state.story.take(),
         })
     };
     let limit = kernel.limit_reached.get();

@@ -65,7 +65,7 @@ pub fn rng(purpose: &str) -> seed::Rng {
     let k = kernel();
     let ctx = kernel::ctx();
     let key = k.state.borrow().nodes[ctx.node as usize].key;
-    seed::stream(k.world_seed, purpose, &[key, u64::from(ctx.incarnation)])
+    seed::stream(k.world_seed(), purpose, &[key, u64::from(ctx.incarnation)])
 }
 
 /// A crash point of a driver loop.

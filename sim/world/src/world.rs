@@ -68,6 +68,27 @@ impl World {
         fault
     }
 
+    /// Asks the process to stop, as SIGTERM does. It hears of it by [`World::terminated`].
+    pub fn terminate(&self, node: NodeId) -> FaultId {
+        let fault = self.begin("stop", node);
+        self.kernel.terminate(node.0, fault);
+        fault
+    }
+
+    /// Ready once the running incarnation of the node was asked to stop.
+    pub async fn terminated(&self, node: NodeId) {
+        poll_fn(|cx| {
+            let mut state = self.kernel.state.borrow_mut();
+            let node = &mut state.nodes[node.0 as usize];
+            if node.terminated {
+                return Poll::Ready(());
+            }
+            node.watch(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Takes the machine's power: unsynced changes go by `law`, peers are left half-open.
     pub fn power_loss(&self, node: NodeId, law: PowerLaw) -> FaultId {
         let fault = self.begin("power-loss", node);

@@ -18,6 +18,7 @@ use std::time::Duration;
 use env::net::TcpListener;
 use env::task::AbortOnDrop;
 
+use crate::cleaner;
 use crate::config::{BrokerConfig, Flush};
 use crate::connection::Closing;
 use crate::context::Context;
@@ -39,6 +40,7 @@ use crate::server::{self, Connections};
 use crate::topics::Topics;
 use crate::txn::TxnCoordinator;
 use crate::txn::machine::Config as TxnConfig;
+use crate::view::View;
 
 /// How long a stopping broker waits for its leaderships to move.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -55,6 +57,7 @@ pub struct Broker {
     /// Membership of the cluster.
     living: RefCell<Option<AbortOnDrop<()>>>,
     opening: RefCell<Option<AbortOnDrop<()>>>,
+    cleaning: RefCell<Option<AbortOnDrop<()>>>,
     data_dir: RefCell<Option<DataDir>>,
 }
 
@@ -89,8 +92,11 @@ impl Broker {
             stopped_cleanly,
             always_clean: config.flush == Flush::Fsync,
         };
-        let txn_config =
-            TxnConfig { max_timeout_ms: config.transaction_max_timeout_ms, two_phase_commit: config.two_phase_commit };
+        let txn_config = TxnConfig {
+            max_timeout_ms: config.transaction_max_timeout_ms,
+            two_phase_commit: config.two_phase_commit,
+            expiration_ms: i64::try_from(config.transactional_id_expiration_ms).unwrap_or(i64::MAX),
+        };
         let controller = ControllerChannel::new(metadata.clone(), &config);
         let context = Rc::new_cyclic(|context| Context {
             failure,
@@ -116,6 +122,7 @@ impl Broker {
         };
         let living = Rc::clone(&context);
         let living = async move { living.lifecycle.run(Rc::clone(&living), open_replicas).await };
+        let cleaning = cleaner::start(&context);
         let broker = Self {
             context,
             local_addr,
@@ -124,6 +131,7 @@ impl Broker {
             accepting: RefCell::default(),
             living: RefCell::new(Some(env::task::spawn(living).abort_on_drop())),
             opening: RefCell::default(),
+            cleaning: RefCell::new(Some(cleaning)),
             data_dir: RefCell::new(Some(data_dir)),
         };
         let opening = open_when_ready(Rc::clone(&broker.context), local_addr);
@@ -161,6 +169,11 @@ impl Broker {
         }
     }
 
+    /// What this broker knows of its cluster, for as long as it runs.
+    pub fn view(&self) -> View {
+        View::new(Rc::downgrade(&self.context))
+    }
+
     /// Ready with the reason when the broker cannot go on: it serves nothing any more, and what to do is up to the
     /// caller.
     pub async fn failed(&self) -> Rc<BrokerError> {
@@ -191,6 +204,7 @@ impl Broker {
         // While this node still answers, so that its successor need not wait for a time-out.
         self.context.metadata.quorum().resign().await;
         self.opening.borrow_mut().take();
+        self.cleaning.borrow_mut().take();
         self.accepting.borrow_mut().take();
         self.closing.close();
         // A client that does not read its answers is not waited for.

@@ -69,6 +69,23 @@ pub struct BrokerConfig {
     pub max_message_bytes: usize,
     /// Roll a segment at this many bytes.
     pub segment_bytes: u32,
+    /// Between two rounds of the cleaner over the compacted logs (`log.cleaner.backoff.ms`).
+    pub cleaner_interval_ms: u64,
+    /// Memory of the cleaner's map of keys, in bytes (`log.cleaner.dedupe.buffer.size`).
+    pub cleaner_dedupe_buffer_bytes: usize,
+    /// Between two looks for segments past their retention (`log.retention.check.interval.ms`).
+    pub retention_check_interval_ms: u64,
+    /// Of compacted topics that do not say: the dirty share, 0 to 1, from which on a log is cleaned.
+    pub min_cleanable_dirty_ratio: f64,
+    /// Of compacted topics that do not say: how long tombstones and the last markers stay. A replica or reader that is away
+    /// for longer may miss them.
+    pub delete_retention_ms: u64,
+    /// Of compacted topics that do not say: how long a record is left alone.
+    pub min_compaction_lag_ms: u64,
+    /// Of topics that do not say: the age at which a segment goes; -1 is no limit.
+    pub retention_ms: i64,
+    /// Of topics that do not say: bytes of a partition beyond which its oldest segments go; -1 is no limit.
+    pub retention_bytes: i64,
     /// Appends of one partition that wait for its disk, in bytes; further ones are refused for now.
     pub max_queued_bytes: usize,
 
@@ -88,6 +105,8 @@ pub struct BrokerConfig {
 
     /// Longest transaction time-out a producer may ask for. Two-phase transactions have none.
     pub transaction_max_timeout_ms: i32,
+    /// A transactional id without a transaction that nothing was done with for so long is forgotten.
+    pub transactional_id_expiration_ms: u64,
     /// Allow two-phase transactions (KIP-939).
     pub two_phase_commit: bool,
     /// Largest metadata string of a committed offset, in bytes.
@@ -123,6 +142,14 @@ impl Default for BrokerConfig {
             fetch_max_bytes: 52 << 20,
             max_message_bytes: 1 << 20,
             segment_bytes: 64 << 20,
+            cleaner_interval_ms: 15_000,
+            cleaner_dedupe_buffer_bytes: 128 << 20,
+            retention_check_interval_ms: 300_000,
+            min_cleanable_dirty_ratio: 0.5,
+            delete_retention_ms: 24 * 3600 * 1000,
+            min_compaction_lag_ms: 0,
+            retention_ms: -1,
+            retention_bytes: -1,
             max_queued_bytes: 64 << 20,
             auto_create_topics: false,
             default_partitions: 1,
@@ -131,6 +158,7 @@ impl Default for BrokerConfig {
             transaction_partitions: 1,
             group: GroupConfig::default(),
             transaction_max_timeout_ms: 900_000,
+            transactional_id_expiration_ms: 7 * 24 * 3600 * 1000,
             two_phase_commit: true,
             offset_metadata_max_bytes: 4096,
             producer_id_block: 1000,
@@ -156,10 +184,18 @@ impl BrokerConfig {
             ("replica_lag_max_ms", self.replica_lag_max_ms as i64),
             ("quorum_election_timeout_ms", self.quorum_election_timeout_ms as i64),
             ("quorum_fetch_timeout_ms", self.quorum_fetch_timeout_ms as i64),
+            ("cleaner_interval_ms", self.cleaner_interval_ms as i64),
+            ("retention_check_interval_ms", self.retention_check_interval_ms as i64),
             ("broker_heartbeat_interval_ms", self.broker_heartbeat_interval_ms as i64),
         ];
         if let Some((name, value)) = at_least_one.iter().find(|(_, v)| *v < 1) {
             return Err(format!("{name} is {value}, must be at least 1"));
+        }
+        if !(0.0..=1.0).contains(&self.min_cleanable_dirty_ratio) {
+            return Err(format!("min_cleanable_dirty_ratio is {}, must be 0 to 1", self.min_cleanable_dirty_ratio));
+        }
+        if self.retention_ms < -1 || self.retention_bytes < -1 {
+            return Err("retention_ms and retention_bytes must not be below -1".to_owned());
         }
         if self.node_id < 0 {
             return Err(format!("node_id is {}, must not be negative", self.node_id));

@@ -14,6 +14,7 @@ use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::lifecycle::Lifecycle;
+use crate::log_settings::LogSettings;
 use crate::metadata::image::NO_LEADER;
 use crate::metadata::{Metadata, PartitionState};
 use crate::metrics::Metrics;
@@ -86,10 +87,7 @@ impl Context {
             });
             match state {
                 None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                // In the metadata log, not yet open: soon.
-                Some((leader, _)) if leader == me || leader == NO_LEADER => ErrorCode::LEADER_NOT_AVAILABLE,
-                Some((_, true)) => ErrorCode::REPLICA_NOT_AVAILABLE,
-                Some((_, false)) => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+                Some((leader, is_replica)) => not_open(me, leader, is_replica),
             }
         })
     }
@@ -111,6 +109,14 @@ impl Context {
     /// How many partitions the topic has; `None` if there is no such topic.
     pub(crate) fn partition_count(&self, topic: &str) -> Option<i32> {
         self.metadata.with(|image| image.topic(topic).map(|t| t.partitions.len() as i32))
+    }
+
+    /// Whether the topic's logs are compacted, so that every record needs a key.
+    pub(crate) fn is_compacted(&self, topic: &str) -> bool {
+        self.metadata.with(|image| {
+            let configs = image.topic(topic).map(|t| &t.configs);
+            configs.is_some_and(|configs| LogSettings::of(topic, configs, &self.config).compact)
+        })
     }
 
     /// The leader of a partition that exists.
@@ -162,5 +168,32 @@ impl Context {
     fn internal_replicas(&self) -> i16 {
         let registered = self.metadata.with(|image| image.brokers.len());
         registered.max(self.config.voters.len()).clamp(1, INTERNAL_REPLICAS) as i16
+    }
+}
+
+/// What is said of a partition that exists and is not open here. Not LEADER_NOT_AVAILABLE, though its leader may be on
+/// the way: no broker of Kafka answers a fetch so, and its consumer takes the code for a bug and stops.
+fn not_open(me: i32, leader: i32, is_replica: bool) -> ErrorCode {
+    if is_replica && leader != me && leader != NO_LEADER {
+        ErrorCode::REPLICA_NOT_AVAILABLE
+    } else {
+        ErrorCode::NOT_LEADER_OR_FOLLOWER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_is_not_open_is_refused_in_codes_that_consumers_know() {
+        for (leader, is_replica, expected) in [
+            (1, true, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            (NO_LEADER, true, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            (2, false, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            (2, true, ErrorCode::REPLICA_NOT_AVAILABLE),
+        ] {
+            assert_eq!(not_open(1, leader, is_replica), expected, "leader {leader}, replica {is_replica}");
+        }
     }
 }

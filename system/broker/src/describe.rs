@@ -33,6 +33,7 @@ const BOOLEAN: i8 = 1;
 const STRING: i8 = 2;
 const INT: i8 = 3;
 const LONG: i8 = 5;
+const DOUBLE: i8 = 6;
 const LIST: i8 = 7;
 /// End points of brokers, not of controllers.
 const BROKERS: i8 = 1;
@@ -92,7 +93,7 @@ pub(crate) fn configs(context: &Context, request: &DescribeConfigsRequest) -> De
                 };
                 let told = SETTINGS.iter().filter(|s| wanted(s.name));
                 let told = told.map(|s| {
-                    let (r, synonyms) = of_topic(&context.config, s, &set);
+                    let (r, synonyms) = of_topic(&context.config, topic, s, &set);
                     shape(r, s.about, synonyms)
                 });
                 result.with_configs(told.collect())
@@ -131,10 +132,11 @@ fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
 
 fn of_topic(
     config: &BrokerConfig,
+    topic: &str,
     setting: &Setting,
     set: &BTreeMap<String, String>,
 ) -> (DescribeConfigsResourceResult, Vec<DescribeConfigsSynonym>) {
-    let default = (setting.default)(config);
+    let default = (setting.default)(config, topic);
     let (value, source) = match set.get(setting.name) {
         Some(value) => (value.clone(), DYNAMIC_TOPIC_CONFIG),
         None => (default.clone(), DEFAULT_CONFIG),
@@ -142,7 +144,8 @@ fn of_topic(
     let kind = match setting.kind {
         Kind::Bool => BOOLEAN,
         Kind::Int(_) => INT,
-        Kind::OneOf(_) if setting.name.starts_with("retention.") => LONG,
+        Kind::Long(_) => LONG,
+        Kind::Share => DOUBLE,
         Kind::OneOf(_) => STRING,
         Kind::ListOf(_) => LIST,
     };
@@ -178,12 +181,22 @@ fn of_broker(config: &BrokerConfig) -> Vec<BrokerSetting> {
         of("controller.quorum.election.timeout.ms", config.quorum_election_timeout_ms.to_string(), INT),
         of("controller.quorum.fetch.timeout.ms", config.quorum_fetch_timeout_ms.to_string(), INT),
         of("default.replication.factor", config.default_replication_factor.to_string(), INT),
+        of("log.cleaner.backoff.ms", config.cleaner_interval_ms.to_string(), LONG),
+        of("log.cleaner.dedupe.buffer.size", config.cleaner_dedupe_buffer_bytes.to_string(), LONG),
+        of("log.cleaner.delete.retention.ms", config.delete_retention_ms.to_string(), LONG),
+        of("log.cleaner.min.cleanable.ratio", config.min_cleanable_dirty_ratio.to_string(), DOUBLE),
+        of("log.cleaner.min.compaction.lag.ms", config.min_compaction_lag_ms.to_string(), LONG),
+        of("log.retention.bytes", config.retention_bytes.to_string(), LONG),
+        of("log.retention.check.interval.ms", config.retention_check_interval_ms.to_string(), LONG),
+        of("log.retention.ms", config.retention_ms.to_string(), LONG),
+        of("log.segment.bytes", config.segment_bytes.to_string(), INT),
         of("message.max.bytes", config.max_message_bytes.to_string(), INT),
         of("min.insync.replicas", config.min_insync_replicas.to_string(), INT),
         of("num.partitions", config.default_partitions.to_string(), INT),
         of("offsets.topic.num.partitions", config.offsets_partitions.to_string(), INT),
         of("replica.lag.time.max.ms", config.replica_lag_max_ms.to_string(), LONG),
         of("transaction.max.timeout.ms", config.transaction_max_timeout_ms.to_string(), INT),
+        of("transactional.id.expiration.ms", config.transactional_id_expiration_ms.to_string(), LONG),
         of("transaction.state.log.num.partitions", config.transaction_partitions.to_string(), INT),
     ]
 }

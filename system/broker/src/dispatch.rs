@@ -63,6 +63,8 @@ pub(crate) const SERVED: &[ApiKey] = &[
     ApiKey::OffsetDelete,
     ApiKey::ConsumerGroupHeartbeat,
     ApiKey::ConsumerGroupDescribe,
+    ApiKey::DescribeTransactions,
+    ApiKey::ListTransactions,
 ];
 
 /// Handles the request of a client at `peer`; its framed answer, `None` if it has none or cannot be encoded.
@@ -95,6 +97,8 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, peer: IpAddr,
         RequestBody::AddPartitionsToTxn(r) => txn::api::add_partitions(&context, version, r, turn).await.into(),
         RequestBody::AddOffsetsToTxn(r) => txn::api::add_offsets(&context, r).await.into(),
         RequestBody::EndTxn(r) => txn::api::end(&context, version, r).await.into(),
+        RequestBody::DescribeTransactions(r) => txn::listing::describe(&context, r).await.into(),
+        RequestBody::ListTransactions(r) => txn::listing::list(&context, &r).into(),
         RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r, turn).await.into(),
         RequestBody::OffsetForLeaderEpoch(r) => offset_for_leader_epoch::handle(&context, r).into(),
         // What the controller decides: by way of any broker.

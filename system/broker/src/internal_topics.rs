@@ -56,7 +56,17 @@ pub async fn replay(partition: &Partition, mut visit: impl FnMut(Replayed)) -> R
         }
         let data = partition.read(next, READ_BYTES, Isolation::ReadUncommitted).await;
         let data = data.map_err(|e: ErrorCode| BrokerError::storage(&name, e))?;
-        let before = next;
+        let (before, bound) = (next, data.high_watermark);
+        let data = if data.records.is_empty() && bound < end {
+            // What is there to be read begins past the high watermark: a hole of a compacted log.
+            partition.wait_after(&data, next, Isolation::ReadUncommitted).await;
+            if partition.is_closed() || partition.leader_epoch() != leader_epoch {
+                return Err(BrokerError::storage(&name, "the partition failed while it was replayed"));
+            }
+            continue;
+        } else {
+            data
+        };
         for item in batch::split(data.records) {
             let (header, bytes) = item.map_err(|e| BrokerError::corrupt(&name, e))?;
             next = header.next_offset();
@@ -74,7 +84,8 @@ pub async fn replay(partition: &Partition, mut visit: impl FnMut(Replayed)) -> R
             }
         }
         if next == before {
-            return Err(BrokerError::corrupt(&name, format!("nothing to read at offset {next}")));
+            // The hole reaches to the log's end.
+            break;
         }
     }
     Ok(())

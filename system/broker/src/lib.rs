@@ -6,6 +6,7 @@
 //! | `broker`, `config`, `data_dir`, `failure` | from start to stop |
 //! | `server`, `connection`, `turn`, `dispatch` | from bytes to handlers and back |
 //! | `lifecycle`, `controller_channel` | membership of the cluster, and the way to its controller |
+//! | `view` | what this broker knows of its cluster, for whoever runs it |
 //! | `metadata` | the metadata log: topics, brokers, producer-id blocks |
 //! | `controller` | what the metadata log decides: liveness, leaders, in-sync sets, topics |
 //! | `topics`, `create_topics`, `metadata_api`, `describe`, `find_coordinator`, `api_versions` | what clients ask about the cluster |
@@ -18,6 +19,7 @@
 
 mod api_versions;
 mod broker;
+mod cleaner;
 mod codec;
 pub mod config;
 mod connection;
@@ -38,6 +40,7 @@ mod internal_topics;
 mod join;
 mod lifecycle;
 mod list_offsets;
+pub mod log_settings;
 pub mod metadata;
 mod metadata_api;
 mod metrics;
@@ -55,6 +58,7 @@ mod server;
 mod topics;
 mod turn;
 pub mod txn;
+mod view;
 
 pub use self::metrics::{Metrics, Observer};
 pub use broker::Broker;
@@ -62,3 +66,4 @@ pub use config::{BrokerConfig, Flush};
 pub use context::Context;
 pub use failure::{BrokerError, Failure};
 pub use turn::Turn;
+pub use view::View;

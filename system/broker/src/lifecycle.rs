@@ -96,16 +96,19 @@ impl Lifecycle {
             }
             while !self.stopping.get() {
                 let heartbeat = self.heartbeat(&context, broker_epoch, false);
-                let wait = match context.controller.heartbeat(&heartbeat).await {
+                let answer = context.controller.heartbeat(&heartbeat).await;
+                let awaited = !self.ready.get() && matches!(&answer, Ok(reply) if !reply.is_fenced);
+                if awaited && self.is_unfenced(&context, broker_epoch) {
+                    self.ready.set(true);
+                    self.changed.notify_waiters();
+                }
+                let wait = match answer {
                     Ok(reply) if reply.is_fenced => SOON,
-                    Ok(_) => {
-                        if !self.ready.get() {
-                            self.unfenced(&context, broker_epoch).await;
-                            self.ready.set(true);
-                            self.changed.notify_waiters();
-                        }
-                        interval
-                    }
+                    // Heartbeats go on until this node acts by its being unfenced. Were they to stop meanwhile, the
+                    // session could end in the same stretch of the log as it began: with both read at once, the broker
+                    // would wait for ever.
+                    Ok(_) if !self.ready.get() => SOON,
+                    Ok(_) => interval,
                     Err(ErrorCode::STALE_BROKER_EPOCH | ErrorCode::BROKER_ID_NOT_REGISTERED) => {
                         let node = context.config.node_id;
                         tracing::warn!(node, broker_epoch, "the controller knows another epoch of this broker");
@@ -119,6 +122,7 @@ impl Lifecycle {
                 env::select! {
                     () = self.changed.notified() => {}
                     () = env::time::sleep(wait) => {}
+                    () = self.becomes_ready(&context, broker_epoch, awaited) => {}
                 }
             }
         }
@@ -171,10 +175,12 @@ impl Lifecycle {
             let known = context.metadata.with(|image| image.brokers.get(&config.node_id).cloned());
             let same_disk = known.as_ref().is_some_and(|b| b.log_dir == self.identity.directory_id);
             let ours = known.as_ref().is_some_and(|b| b.incarnation_id == self.identity.incarnation_id);
+            let known = known.map(|b| b.broker_epoch);
             let previous = if same_disk && (self.identity.always_clean || ours) {
-                known.map(|b| b.broker_epoch)
+                known
             } else {
-                self.identity.stopped_cleanly
+                // A later life than the one that stopped cleanly did not.
+                self.identity.stopped_cleanly.filter(|stopped| known.is_none_or(|known| known <= *stopped))
             };
             let registration = Registration {
                 broker_id: config.node_id,
@@ -190,6 +196,16 @@ impl Lifecycle {
                     *self.registered.borrow_mut() = Some(broker_epoch);
                     tracing::info!(node = config.node_id, broker_epoch, "registered");
                     return broker_epoch;
+                }
+                Err(ErrorCode::STALE_BROKER_EPOCH) => {
+                    // This node's copy of the log is behind: it has not read of its own last life yet.
+                    env::sometimes!(true, "a broker registers before it has read of its last life");
+                    let newer = || {
+                        let now =
+                            context.metadata.with(|image| image.brokers.get(&config.node_id).map(|b| b.broker_epoch));
+                        now > known
+                    };
+                    let _ = env::time::timeout(REFUSED, self.when(context, newer)).await;
                 }
                 Err(ErrorCode::INCONSISTENT_CLUSTER_ID | ErrorCode::INVALID_REQUEST) => {
                     tracing::error!(node = config.node_id, "the controller refuses this broker");
@@ -208,14 +224,19 @@ impl Lifecycle {
         self.when(context, || context.metadata.applied() > broker_epoch).await;
     }
 
-    /// Waits until this node acts by its being unfenced, or its registration has been followed by another.
-    async fn unfenced(&self, context: &Context, broker_epoch: i64) {
+    /// Ready once a broker that was never unfenced is, as far as this node knows, if that is `awaited`.
+    async fn becomes_ready(&self, context: &Context, broker_epoch: i64, awaited: bool) {
+        match awaited && !self.ready.get() {
+            true => self.when(context, || self.is_unfenced(context, broker_epoch)).await,
+            false => std::future::pending().await,
+        }
+    }
+
+    /// Whether this node acts by its being unfenced, or its registration has been followed by another.
+    fn is_unfenced(&self, context: &Context, broker_epoch: i64) -> bool {
         let me = context.config.node_id;
-        let reached = || {
-            let broker = context.metadata.with(|image| image.brokers.get(&me).cloned());
-            broker.is_some_and(|b| b.broker_epoch > broker_epoch || (b.broker_epoch == broker_epoch && !b.fenced))
-        };
-        self.when(context, reached).await;
+        let broker = context.metadata.with(|image| image.brokers.get(&me).cloned());
+        broker.is_some_and(|b| b.broker_epoch > broker_epoch || (b.broker_epoch == broker_epoch && !b.fenced))
     }
 
     async fn when(&self, context: &Context, condition: impl Fn() -> bool) {

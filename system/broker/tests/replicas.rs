@@ -467,7 +467,7 @@ impl World {
                     return Some(Input::Replicate { token, leader_epoch, records, high_watermark: 0 });
                 }
             }
-            Action::Fail | Action::Closed => panic!("{action:?}"),
+            Action::Reset { .. } | Action::Fail | Action::Closed => panic!("{action:?}"),
         }
         None
     }

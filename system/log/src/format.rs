@@ -36,9 +36,9 @@ pub(crate) fn seal(kind: Kind, payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// The payload; `None` if the bytes are not a whole envelope of this kind; an error only for a good envelope of a
+/// Version and payload; `None` if the bytes are not a whole envelope of this kind; an error only for a good envelope of a
 /// later version.
-pub(crate) fn unseal(kind: Kind, path: &Path, mut bytes: Bytes) -> Result<Option<Bytes>, LogError> {
+pub(crate) fn unseal(kind: Kind, path: &Path, mut bytes: Bytes) -> Result<Option<(u16, Bytes)>, LogError> {
     if bytes.len() < HEADER || &bytes[..4] != MAGIC || bytes[4..8] != kind.tag {
         return Ok(None);
     }
@@ -51,14 +51,19 @@ pub(crate) fn unseal(kind: Kind, path: &Path, mut bytes: Bytes) -> Result<Option
     if bytes.len() != length || crc32c::crc32c_append(crc32c::crc32c(&head), &bytes) != crc {
         return Ok(None);
     }
-    if version != kind.version {
+    if version == 0 || version > kind.version {
         return Err(LogError::Unsupported { path: path.to_owned(), version });
     }
-    Ok(Some(bytes))
+    Ok(Some((version, bytes)))
 }
 
 /// The payload of the file at `path`, `None` if it is missing or not whole.
 pub(crate) async fn load(kind: Kind, path: &Path) -> Result<Option<Bytes>, LogError> {
+    Ok(load_version(kind, path).await?.map(|(_, payload)| payload))
+}
+
+/// [`load`] of a kind that has earlier versions, and which of them it is.
+pub(crate) async fn load_version(kind: Kind, path: &Path) -> Result<Option<(u16, Bytes)>, LogError> {
     match disk::read(path).await {
         Ok(bytes) => unseal(kind, path, bytes),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -88,7 +93,8 @@ mod tests {
     fn any_torn_or_flipped_byte_is_told() {
         let sealed = seal(KIND, b"some payload");
         let path = Path::new("x");
-        assert_eq!(unseal(KIND, path, sealed.clone()).unwrap().unwrap().as_ref(), b"some payload");
+        let (version, payload) = unseal(KIND, path, sealed.clone()).unwrap().unwrap();
+        assert_eq!((version, payload.as_ref()), (1, &b"some payload"[..]));
         for cut in 0..sealed.len() {
             assert!(unseal(KIND, path, sealed.slice(..cut)).unwrap().is_none(), "cut at {cut}");
             let mut flipped = sealed.to_vec();

@@ -15,6 +15,8 @@ use env::clock::Instant;
 use env::disk::{self, File};
 use protocol::batch::{BatchHeader, ControlRecord, ControlType, Limits, assign, decode_records, split};
 
+use crate::checkpoint::Checkpoint;
+use crate::compaction::SegmentInfo;
 use crate::segment::Segment;
 use crate::txn_index::TxnIndex;
 use crate::{
@@ -68,8 +70,11 @@ pub(crate) struct State {
     pub start: Offset,
     pub flushed: Offset,
     pub poisoned: bool,
+    pub checkpoint: Checkpoint,
     /// Counts truncations, so that a reader notices one that happened while it read.
     pub truncations: u64,
+    /// Counts the groups of segments that were replaced by cleaned ones, for the same reason.
+    pub rewrites: u64,
     pub tail: Tail,
 }
 
@@ -83,6 +88,13 @@ pub(crate) struct Tail {
 impl Tail {
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Forgets the batches below `offset`.
+    pub fn drop_below(&mut self, offset: Offset) {
+        while let Some((_, _, old)) = self.batches.pop_front_if(|(_, last, _)| *last < offset) {
+            self.bytes -= old.len();
+        }
     }
 
     fn push(&mut self, header: &BatchHeader, bytes: Bytes, max: usize) {
@@ -110,7 +122,9 @@ impl State {
             start: 0,
             flushed: 0,
             poisoned: false,
+            checkpoint: Checkpoint::default(),
             truncations: 0,
+            rewrites: 0,
             tail: Tail::default(),
         }
     }
@@ -127,6 +141,23 @@ impl State {
 
     pub fn end(&self) -> Offset {
         self.active().next
+    }
+
+    /// What a reader compares to notice that files changed while it read.
+    pub fn version(&self) -> (u64, u64) {
+        (self.truncations, self.rewrites)
+    }
+
+    pub fn infos(&self) -> Vec<SegmentInfo> {
+        self.segments.iter().map(SegmentInfo::of).collect()
+    }
+
+    /// What lies at or past it may be truncated, or is of a transaction that is open or whose marker may be truncated:
+    /// compaction and retention keep off.
+    pub fn uncleanable(&self) -> Offset {
+        let open = self.producers.first_unstable_offset();
+        let ended = self.ended.values().min().copied();
+        [open, ended].into_iter().flatten().fold(self.stable, Offset::min)
     }
 
     /// Takes in a batch that is in the file of `segments[at]`, at its end. The one place where state follows the log,
@@ -172,7 +203,7 @@ impl State {
 }
 
 /// The marker in a control batch. Other control records are skipped, as Kafka's clients do.
-fn marker_of(header: &BatchHeader, bytes: &Bytes) -> Result<Option<ControlRecord>, String> {
+pub(crate) fn marker_of(header: &BatchHeader, bytes: &Bytes) -> Result<Option<ControlRecord>, String> {
     if !header.is_control() {
         return Ok(None);
     }
@@ -272,17 +303,22 @@ impl Log {
         self.write(bytes, &parts, now).await
     }
 
-    /// Appends batches of the leader's log as they are: they go on from [`Log::end_offset`], in its leader epochs. See
-    /// [`Log::append`].
+    /// Appends batches of the leader's log as they are: they go on from [`Log::end_offset`], or after it where the leader's
+    /// log was compacted, in its leader epochs. See [`Log::append`].
     pub async fn append_replicated(&mut self, batches: Bytes, now: Instant) -> Result<Appended, LogError> {
         let parts = self.parse(&batches)?;
         let mut next = self.end_offset();
+        let mut holes = false;
         for (header, _) in &parts {
-            if header.base_offset != next {
-                let reason = format!("offset {} where {next} is expected", header.base_offset);
+            if header.base_offset < next {
+                let reason = format!("offset {} where {next} or a later one is expected", header.base_offset);
                 return Err(LogError::Invalid { reason });
             }
+            holes |= header.base_offset > next;
             next = header.next_offset();
+        }
+        if holes {
+            self.update_checkpoint(|c| c.holes = true).await?;
         }
         self.write(batches, &parts, now).await
     }
@@ -311,8 +347,9 @@ impl Log {
         parts: &[(BatchHeader, usize)],
         now: Instant,
     ) -> Result<Appended, LogError> {
-        let first = self.end_offset();
-        let next = parts.last().map_or(first, |(header, _)| header.next_offset());
+        let end = self.end_offset();
+        let first = parts.first().map_or(end, |(header, _)| header.base_offset);
+        let next = parts.last().map_or(end, |(header, _)| header.next_offset());
         let mut latest = self.state.borrow().epochs.latest();
         let mut epochs = Vec::new();
         for (header, _) in parts {
@@ -326,8 +363,12 @@ impl Log {
             }
         }
 
-        if self.must_roll(bytes.len(), next - first, now) {
+        if self.must_roll(bytes.len(), next - end, now) {
             self.roll(now).await?;
+        }
+        if next - self.state.borrow().active().base > Offset::from(i32::MAX) {
+            // The hole before these batches alone is larger than what a segment's offsets can span.
+            self.roll_at(first, now).await?;
         }
         let (file, path, position) = {
             let state = self.state.borrow();
@@ -354,6 +395,11 @@ impl Log {
         }
         assert!(state.end() == next, "log end {} after an append up to {next}", state.end());
         Ok(Appended { first, last: next - 1, max_timestamp, transactions, epochs })
+    }
+
+    /// From the next append on a segment rolls before it would grow past this many bytes.
+    pub fn set_segment_bytes(&mut self, segment_bytes: u32) {
+        self.state.borrow_mut().config.segment_bytes = segment_bytes;
     }
 
     /// Appends the marker's control batch; see [`Log::append`]. The caller has asked [`ProducerStates::check_marker`].
@@ -391,24 +437,32 @@ impl Log {
     /// 3. create the new file, empty,
     /// 4. sync the directory; only now may anything be appended to the new file and count as flushed.
     pub async fn roll(&mut self, now: Instant) -> Result<(), LogError> {
+        self.roll_at(self.end_offset(), now).await
+    }
+
+    /// [`Log::roll`] to a segment that begins at `base`, at or past the end.
+    async fn roll_at(&mut self, base: Offset, now: Instant) -> Result<(), LogError> {
         self.usable()?;
-        let result = self.roll_in_order(now).await;
+        if self.state.borrow().active().base == base {
+            return Ok(());
+        }
+        let result = self.roll_in_order(base, now).await;
         self.poison_if_fatal(result)
     }
 
-    async fn roll_in_order(&mut self, now: Instant) -> Result<(), LogError> {
+    async fn roll_in_order(&mut self, end: Offset, now: Instant) -> Result<(), LogError> {
         let flushed = self.flusher().await?;
         self.note_flushed(&flushed);
-        let (dir, end, side_files, snapshot, page_write) = {
+        let (dir, side_files, snapshot, page_write) = {
             let mut state = self.state.borrow_mut();
             state.producers.expire(now);
-            let end = state.end();
+            state.active_mut().next = end;
             let snapshot = snapshot::encode(end, &state.epochs, &state.producers);
             let active = state.active();
             let mut closing = active.pages.clone();
             closing.close();
             let page_write = active.page_file.due(&closing, 1);
-            (state.dir.clone(), end, active.side_files(&state.aborted), snapshot, page_write)
+            (state.dir.clone(), active.side_files(&state.aborted), snapshot, page_write)
         };
         if let Some(write) = &page_write {
             write.run().await?;

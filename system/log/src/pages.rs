@@ -64,6 +64,11 @@ impl PageSums {
         }
     }
 
+    /// Whether both are of the same bytes.
+    pub fn is_of_same_bytes(&self, other: &PageSums) -> bool {
+        self.full == other.full && self.partial == other.partial
+    }
+
     /// Everything below `position` is durable.
     pub fn seal_to(&mut self, position: u64) {
         let pages = (position / PAGE as u64) as usize;
@@ -195,6 +200,11 @@ pub(crate) struct PageFile {
 }
 
 impl PageFile {
+    /// Of a file that is open already.
+    pub fn of(path: PathBuf, file: File) -> Self {
+        Self { path, file }
+    }
+
     pub async fn open(path: PathBuf) -> Result<Self, LogError> {
         let file = File::open(&path, Open::OrCreate).await.map_err(LogError::write("create", &path))?;
         Ok(Self { path, file })

@@ -22,7 +22,9 @@ impl Log {
                     _ => return Ok(()),
                 }
                 // First for readers: none is to begin on a file that goes.
-                state.start = state.segments[1].base;
+                state.start = state.start.max(state.segments[1].base);
+                let start = state.start;
+                state.aborted.forget_below(start);
                 let gone = state.segments.remove(0);
                 (state.dir.clone(), gone.base)
             };
@@ -47,6 +49,8 @@ impl Log {
             let bases: Vec<Offset> = state.segments.iter().map(|s| s.base).collect();
             (state.dir.clone(), state.config.clone(), bases)
         };
+        // What it says of offsets is of the log that goes. That there are holes stays true of what a crash leaves of it.
+        self.update_checkpoint(|c| (c.start, c.first_dirty) = (0, 0)).await?;
         // From the last one down, as a truncation goes, so that what is left at any moment is a log.
         for base in bases.into_iter().rev() {
             remove_segment(dir.clone(), base).await?;

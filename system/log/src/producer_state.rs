@@ -103,8 +103,7 @@ pub struct ProducerEntry {
     batches: VecDeque<Batch>,
     coordinator_epoch: i32,
     txn_first: Option<Offset>,
-    /// Its last marker that was appended by this process, -1 before any. Not stored: it is compared with log ends of the
-    /// present leadership only.
+    /// Its last marker, -1 before any.
     last_marker: Offset,
     touched: Instant,
 }
@@ -129,6 +128,15 @@ impl ProducerEntry {
     pub fn last_sequence(&self) -> Option<i32> {
         self.batches.back().map(|b| b.last_sequence)
     }
+}
+
+/// The last batch of a producer that a log must keep, so that what is remembered of it can be found there again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LastBatch {
+    /// Its last offset. Offsets alone name it: sequences come again in each epoch (KAFKA-8335).
+    Data(Offset),
+    /// It has sent nothing in its epoch, or nothing with sequences: its marker tells the epoch.
+    Marker(Offset),
 }
 
 /// All producers of one log.
@@ -175,6 +183,18 @@ impl ProducerStates {
     /// (first offset, producer id) of every open transaction, oldest first.
     pub fn open_transactions(&self) -> impl Iterator<Item = (Offset, i64)> + '_ {
         self.open.iter().map(|(&o, &p)| (o, p))
+    }
+
+    pub(crate) fn expiry(&self) -> Duration {
+        self.expiry
+    }
+
+    /// The batch that stays of each producer, whatever becomes of its records.
+    pub(crate) fn last_batches(&self) -> impl Iterator<Item = (i64, LastBatch)> + '_ {
+        self.producers.iter().filter_map(|(&id, p)| {
+            let marker = Some(p.last_marker).filter(|at| *at >= 0).map(LastBatch::Marker);
+            Some((id, p.batches.back().map(|b| LastBatch::Data(b.last)).or(marker)?))
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -345,6 +365,7 @@ impl ProducerStates {
             out.put_i16_le(p.epoch);
             out.put_i32_le(p.coordinator_epoch);
             out.put_i64_le(p.txn_first.unwrap_or(-1));
+            out.put_i64_le(p.last_marker);
             out.put_u8(p.batches.len() as u8);
             for b in &p.batches {
                 out.put_i32_le(b.base_sequence);
@@ -355,8 +376,9 @@ impl ProducerStates {
         }
     }
 
-    /// Ages are not stored: a clock may step and a node may be down for long, so every producer counts as just seen.
-    pub(crate) fn decode(mut bytes: Bytes, expiry: Duration, now: Instant) -> Option<Self> {
+    /// Ages are not stored: a clock may step and a node may be down for long, so every producer counts as just seen. Before
+    /// `has_markers` the last marker was not stored either.
+    pub(crate) fn decode(mut bytes: Bytes, has_markers: bool, expiry: Duration, now: Instant) -> Option<Self> {
         let mut states = Self::new(expiry);
         let count = bytes.try_get_u32_le().ok()?;
         for _ in 0..count {
@@ -364,6 +386,7 @@ impl ProducerStates {
             let epoch = bytes.try_get_i16_le().ok()?;
             let coordinator_epoch = bytes.try_get_i32_le().ok()?;
             let txn_first = Some(bytes.try_get_i64_le().ok()?).filter(|&o| o >= 0);
+            let last_marker = if has_markers { bytes.try_get_i64_le().ok()? } else { -1 };
             let mut batches = VecDeque::new();
             for _ in 0..bytes.try_get_u8().ok()? {
                 batches.push_back(Batch {
@@ -376,7 +399,7 @@ impl ProducerStates {
             if let Some(first) = txn_first {
                 states.open.insert(first, id);
             }
-            let entry = ProducerEntry { epoch, batches, coordinator_epoch, txn_first, last_marker: -1, touched: now };
+            let entry = ProducerEntry { epoch, batches, coordinator_epoch, txn_first, last_marker, touched: now };
             states.producers.insert(id, entry);
         }
         bytes.is_empty().then_some(states)
@@ -513,9 +536,9 @@ mod tests {
         let mut out = BytesMut::new();
         s.encode(&mut out);
         let bytes = out.freeze();
-        assert_eq!(ProducerStates::decode(bytes.clone(), Duration::from_secs(60), NOW), Some(s));
+        assert_eq!(ProducerStates::decode(bytes.clone(), true, Duration::from_secs(60), NOW), Some(s));
         for cut in 0..bytes.len() {
-            assert_eq!(ProducerStates::decode(bytes.slice(..cut), Duration::from_secs(60), NOW), None);
+            assert_eq!(ProducerStates::decode(bytes.slice(..cut), true, Duration::from_secs(60), NOW), None);
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use env::disk::File;
 use protocol::batch::{BatchHeader, HEADER_LEN, Limits, decode_records};
 
+use crate::compaction::LogCleaner;
 use crate::log::State;
 use crate::pages::PAGE;
 use crate::scan::corrupt;
@@ -19,7 +20,7 @@ use crate::{AbortedTransaction, LogError, Offset};
 /// Reads one log. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct LogReader {
-    state: Rc<RefCell<State>>,
+    pub(crate) state: Rc<RefCell<State>>,
 }
 
 /// Where to look for an offset.
@@ -31,7 +32,9 @@ struct Plan {
     position: u64,
     /// Bytes of the segment.
     size: u64,
-    truncations: u64,
+    /// Where the next segment begins.
+    next: Offset,
+    version: (u64, u64),
 }
 
 /// A stretch of a segment.
@@ -45,6 +48,11 @@ impl LogReader {
         Self { state }
     }
 
+    /// Looks for what to compact.
+    pub fn cleaner(&self) -> LogCleaner {
+        LogCleaner::new(Rc::clone(&self.state))
+    }
+
     pub fn start_offset(&self) -> Offset {
         self.state.borrow().start
     }
@@ -55,17 +63,21 @@ impl LogReader {
 
     /// Whole batches from the one that holds `from`, up to `max_bytes` of them but at least one (KIP-74), none that
     /// reaches `upper` (exclusive). Empty if `from` is at or past `upper` or the end. The first batch may begin before
-    /// `from`. May return less than there is: call again from the next offset.
+    /// `from`, or after it where the log was compacted. May return less than there is: call again from the next offset.
     pub async fn read(&self, from: Offset, max_bytes: usize, upper: Offset) -> Result<Bytes, LogError> {
+        let mut at = from;
         loop {
-            if let Some(bytes) = self.read_tail(from, max_bytes, upper)? {
+            if let Some(bytes) = self.read_tail(at, max_bytes, upper)? {
                 return Ok(bytes);
             }
-            let Some(plan) = self.plan(from)? else { return Ok(Bytes::new()) };
-            match self.read_planned(&plan, from, max_bytes, upper).await {
+            let Some(plan) = self.plan(at)? else { return Ok(Bytes::new()) };
+            match self.read_planned(&plan, at, max_bytes, upper).await {
                 // The file changed while it was read: what came back belongs to neither state.
-                _ if self.state.borrow().truncations != plan.truncations => {}
-                result => return result,
+                _ if self.state.borrow().version() != plan.version => at = from,
+                // The rest of the segment is a hole.
+                Ok(None) => at = plan.next,
+                Ok(Some(bytes)) => return Ok(bytes),
+                Err(e) => return Err(e),
             }
         }
     }
@@ -87,6 +99,7 @@ impl LogReader {
 
     /// Timestamp and offset of the first record below `upper` whose timestamp is at least `timestamp` (milliseconds).
     pub async fn offset_for_timestamp(&self, timestamp: i64, upper: Offset) -> Result<Option<(i64, Offset)>, LogError> {
+        let start = self.start_offset();
         let Some(mut next) = self.first_candidate(timestamp) else { return Ok(None) };
         while next < upper {
             let bytes = self.read(next, 64 * 1024, upper).await?;
@@ -101,7 +114,7 @@ impl LogReader {
                 }
                 let records =
                     decode_records(&bytes, &Limits::default()).map_err(|e| self.corrupt_at(next, e.to_string()))?;
-                if let Some(found) = records.iter().find(|r| r.timestamp >= timestamp) {
+                if let Some(found) = records.iter().find(|r| r.timestamp >= timestamp && r.offset >= start) {
                     return Ok(Some((found.timestamp, found.offset)));
                 }
             }
@@ -195,17 +208,19 @@ impl LogReader {
             segment: segment.base,
             position: segment.index.lookup(relative),
             size: segment.size,
-            truncations: state.truncations,
+            next: segment.next,
+            version: state.version(),
         }))
     }
 
+    /// `None` if the segment holds nothing at or past `from`.
     async fn read_planned(
         &self,
         plan: &Plan,
         from: Offset,
         max_bytes: usize,
         upper: Offset,
-    ) -> Result<Bytes, LogError> {
+    ) -> Result<Option<Bytes>, LogError> {
         let mut at = plan.position;
         let mut want = max_bytes.saturating_add(PAGE);
         let mut window = Window { position: at, bytes: Bytes::new() };
@@ -240,9 +255,6 @@ impl LogReader {
                 continue;
             }
             let header = self.header(plan, at, &here)?;
-            if header.base_offset > from && first.is_none() {
-                return Err(corrupt(&plan.path, at, from, format!("found offset {} instead", header.base_offset)));
-            }
             let end = at + header.total_len() as u64;
             if header.last_offset() >= upper {
                 break;
@@ -257,8 +269,13 @@ impl LogReader {
             first.get_or_insert(at);
             at = end;
         }
-        let Some(first) = first else { return Ok(Bytes::new()) };
-        Ok(window.bytes.slice((first - window.position) as usize..(at - window.position) as usize))
+        Ok(match first {
+            Some(first) => {
+                Some(window.bytes.slice((first - window.position) as usize..(at - window.position) as usize))
+            }
+            None if at >= plan.size => None,
+            None => Some(Bytes::new()),
+        })
     }
 
     fn header(&self, plan: &Plan, at: u64, bytes: &[u8]) -> Result<BatchHeader, LogError> {
@@ -277,7 +294,7 @@ impl LogReader {
         let read = plan.file.read_at(begin, (end - begin) as usize).await;
         let bytes = read.map_err(LogError::storage("read", &plan.path))?;
         let state = self.state.borrow();
-        if state.truncations == plan.truncations {
+        if state.version() == plan.version {
             let segment = state.segments.iter().find(|s| s.base == plan.segment);
             for (n, page) in bytes.chunks(PAGE).enumerate() {
                 if segment.is_some_and(|s| !s.pages.verify(first_page + n, page)) {

@@ -5,10 +5,11 @@
 //! cuts the last segment at its first bad batch, unless that batch begins in a page that was sealed, which was durable.
 //!
 //! ```text
+//! 0. finish a swap of compacted segments that was decided
 //! 1. list segments, remove what no segment owns
 //! 2. closed segments: take the index files, or scan if any is missing or damaged
 //! 3. newest good snapshot at or below the first segment to be scanned; scan from there
-//! 4. the last segment is always scanned; cut the torn tail
+//! 4. the last segment is always scanned; cut the torn tail. Snapshots that are missing on the way are written anew
 //! 5. sync the last segment and the directory: all that was found is durable from here on
 //! ```
 
@@ -20,6 +21,8 @@ use std::time::Duration;
 use env::clock::Instant;
 use env::disk;
 
+use crate::checkpoint::Checkpoint;
+use crate::compaction::{self, Leftover};
 use crate::format;
 use crate::log::State;
 use crate::scan::{Scanner, Step, corrupt};
@@ -66,11 +69,13 @@ pub(crate) async fn recover(
     now: Instant,
 ) -> Result<(State, Recovery), LogError> {
     disk::create_dir_all(dir).await.map_err(LogError::storage("create", dir))?;
+    finish_swaps(dir).await?;
     let listing = list(dir).await?;
     for orphan in &listing.orphans {
         disk::remove_file(orphan).await.map_err(LogError::storage("remove", orphan))?;
     }
     let mut state = State::empty(dir.to_owned(), config);
+    state.checkpoint = Checkpoint::load(dir).await?;
     let mut recovery = Recovery::default();
     let Some(&start) = listing.segments.first() else {
         disk::sync_ancestors(dir).await.map_err(LogError::storage("sync", dir))?;
@@ -79,7 +84,7 @@ pub(crate) async fn recover(
         recovery.segments = 1;
         return Ok((state, recovery));
     };
-    state.start = start;
+    state.start = start.max(state.checkpoint.start);
     let last = listing.segments.len() - 1;
 
     let mut aborted: Vec<Option<Vec<AbortedTransaction>>> = Vec::new();
@@ -101,11 +106,21 @@ pub(crate) async fn recover(
     }
 
     for at in from..=last {
+        // What a compacted segment still tells of producers is less than what they are remembered by (KAFKA-12520), so
+        // each segment is read on top of what was known when it was begun.
+        if at > from && !load_snapshot(&mut state, &listing, at, now).await? {
+            let base = listing.segments[at];
+            snapshot::store(dir, base, &snapshot::encode(base, &state.epochs, &state.producers)).await?;
+        }
         let cut = scan(&mut state, at, at < last, now).await?;
         recovery.scanned += 1;
         if at < last {
             let end = listing.segments[at + 1];
-            let segment = &state.segments[at];
+            let holes = state.checkpoint.holes;
+            let segment = &mut state.segments[at];
+            if holes && segment.next < end {
+                segment.next = end;
+            }
             if segment.next != end {
                 let reason = format!("it ends at offset {}, the next segment begins at {end}", segment.next);
                 return Err(corrupt(&segment.path, segment.size, segment.next, reason));
@@ -119,6 +134,10 @@ pub(crate) async fn recover(
     make_durable(&mut state).await?;
     let end = state.end();
     state.stable = stable.min(end);
+    state.start = state.start.min(end);
+    state.checkpoint.first_dirty = state.checkpoint.first_dirty.min(end);
+    let start = state.start;
+    state.aborted.forget_below(start);
     state.ended = state.ended.split_off(&state.stable);
     for &offset in listing.snapshots.iter().filter(|&&o| o > end) {
         // Cannot be: a snapshot is written after a sync of all before it. Still, never load the future (KAFKA-6683).
@@ -137,14 +156,45 @@ pub(crate) async fn recover(
     Ok((state, recovery))
 }
 
+/// What a stop has left of compaction: a file that was being written goes, a swap that was decided is finished.
+async fn finish_swaps(dir: &Path) -> Result<(), LogError> {
+    for entry in disk::read_dir(dir).await.map_err(LogError::storage("list", dir))? {
+        match compaction::leftover(&entry.name) {
+            Some(Leftover::Cleaned) => {
+                let path = dir.join(&entry.name);
+                disk::remove_file(&path).await.map_err(LogError::storage("remove", &path))?;
+            }
+            Some(Leftover::Swap { base, end }) => compaction::complete(dir, base, end).await?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// The files that a swap of the segments in `[base, end)` removes.
+pub(crate) async fn files_replaced(dir: &Path, base: Offset, end: Offset) -> Result<Vec<PathBuf>, LogError> {
+    let mut found = Vec::new();
+    for entry in disk::read_dir(dir).await.map_err(LogError::storage("list", dir))? {
+        if let Some((of, extension)) = segment_file(&entry.name)
+            && compaction::is_replaced(of, extension, base, end)
+        {
+            found.push(dir.join(&entry.name));
+        }
+    }
+    Ok(found)
+}
+
+/// Base offset and kind of a file that is named after an offset.
+fn segment_file(name: &str) -> Option<(Offset, &str)> {
+    let (stem, extension) = name.split_once('.')?;
+    Some((Some(stem).filter(|s| s.len() == 20)?.parse().ok()?, extension))
+}
+
 async fn list(dir: &Path) -> Result<Listing, LogError> {
     let mut listing = Listing::default();
     let mut side_files = Vec::new();
     for entry in disk::read_dir(dir).await.map_err(LogError::storage("list", dir))? {
-        let Some((stem, extension)) = entry.name.split_once('.') else { continue };
-        let Some(base) = Some(stem).filter(|s| s.len() == 20).and_then(|s| s.parse::<Offset>().ok()) else {
-            continue;
-        };
+        let Some((base, extension)) = segment_file(&entry.name) else { continue };
         match extension {
             "log" => listing.segments.push(base),
             "snapshot" => listing.snapshots.push(base),
@@ -168,19 +218,27 @@ async fn restore_snapshot(
     needed: usize,
     now: Instant,
 ) -> Result<usize, LogError> {
-    let expiry = Duration::from_millis(state.config.producer_expiry_ms);
     for at in (0..=needed).rev() {
-        let base = listing.segments[at];
-        if !listing.snapshots.contains(&base) {
-            continue;
-        }
-        if let Some((epochs, producers)) = snapshot::load(&state.dir, base, expiry, now).await? {
-            (state.epochs, state.producers) = (epochs, producers);
+        if load_snapshot(state, listing, at, now).await? {
             return Ok(at);
         }
-        tracing::warn!(offset = base, dir = %state.dir.display(), "a producer snapshot is damaged; an older one is used");
     }
     Ok(0)
+}
+
+/// Takes the state from the snapshot at the base of the segment; false if there is no good one.
+async fn load_snapshot(state: &mut State, listing: &Listing, at: usize, now: Instant) -> Result<bool, LogError> {
+    let base = listing.segments[at];
+    if !listing.snapshots.contains(&base) {
+        return Ok(false);
+    }
+    let expiry = Duration::from_millis(state.config.producer_expiry_ms);
+    if let Some((epochs, producers)) = snapshot::load(&state.dir, base, expiry, now).await? {
+        (state.epochs, state.producers) = (epochs, producers);
+        return Ok(true);
+    }
+    tracing::warn!(offset = base, dir = %state.dir.display(), "a producer snapshot is damaged; an older one is used");
+    Ok(false)
 }
 
 /// Reads a segment whole into the state. A closed one must be good to its end.
@@ -191,7 +249,7 @@ async fn scan(state: &mut State, at: usize, closed: bool, now: Instant) -> Resul
     let len = file.len().await.map_err(LogError::storage("stat", &path))?;
     let stored = segment.page_file.load(len).await?;
     let sealed = stored.sealed_bytes().min(len);
-    let mut scanner = Scanner::new(file.clone(), len, base);
+    let mut scanner = Scanner::new(file.clone(), len, base, state.checkpoint.holes);
     let mut cut = None;
     loop {
         let step = scanner.next().await.map_err(LogError::storage("read", &path))?;
@@ -267,12 +325,19 @@ async fn make_durable(state: &mut State) -> Result<(), LogError> {
 /// Removes everything from the batch that holds `offset` on, then reads the log anew. Segments go from the last one
 /// down, each removal durable before the next, so that a crash leaves no gap. Checksums go before the bytes they are of.
 pub(crate) async fn truncate(state: &Rc<RefCell<State>>, offset: Offset, now: Instant) -> Result<(), LogError> {
-    let (dir, config, stable, bases) = {
+    let (dir, config, stable, bases, checkpoint) = {
         let mut s = state.borrow_mut();
         s.truncations += 1;
         s.tail.clear();
-        (s.dir.clone(), s.config.clone(), s.stable, s.segments.iter().map(|x| x.base).collect::<Vec<_>>())
+        let bases = s.segments.iter().map(|x| x.base).collect::<Vec<_>>();
+        (s.dir.clone(), s.config.clone(), s.stable, bases, s.checkpoint)
     };
+    // Before: what comes in the place of what goes is dirty.
+    let Checkpoint { start, first_dirty, holes } = checkpoint;
+    let lowered = Checkpoint { start: start.min(offset), first_dirty: first_dirty.min(offset), holes };
+    if lowered != checkpoint {
+        lowered.store(&dir).await?;
+    }
     let keep = bases.partition_point(|&b| b <= offset).max(1);
     let snapshots = list(&dir).await?.snapshots;
     for &at in snapshots.iter().filter(|&&at| at > offset) {
@@ -291,17 +356,26 @@ pub(crate) async fn truncate(state: &Rc<RefCell<State>>, offset: Offset, now: In
         (target.file.clone(), target.path.clone(), target.page_file.clone(), target.base)
     };
     let len = file.len().await.map_err(LogError::storage("stat", &path))?;
-    let mut scanner = Scanner::new(file.clone(), len, base);
-    let position = loop {
+    let mut scanner = Scanner::new(file.clone(), len, base, holes);
+    let mut kept = base;
+    let (position, end) = loop {
         let before = scanner.position();
         match scanner.next().await.map_err(LogError::storage("read", &path))? {
-            Step::Batch { header, .. } if header.last_offset() < offset => {}
-            _ => break before,
+            Step::Batch { header, .. } if header.last_offset() < offset => kept = header.next_offset(),
+            Step::Batch { header, .. } => break (before, header.base_offset.min(offset)),
+            Step::End => break (before, offset),
+            Step::Bad { .. } => break (before, kept),
         }
     };
     page_file.truncate(position).await?;
     file.set_len(position).await.map_err(LogError::storage("truncate", &path))?;
     file.sync().await.map_err(LogError::storage("sync", &path))?;
+    if holes && end > kept {
+        // The log ends in a hole that is below the cut. Its end stays where it was: offsets that were given once, and are
+        // committed, must not be given again to other records.
+        Segment::create(&dir, end).await?;
+        disk::sync_dir(&dir).await.map_err(LogError::storage("sync", &dir))?;
+    }
     let (mut fresh, _) = recover(&dir, config, stable, now).await?;
     let mut s = state.borrow_mut();
     fresh.truncations = s.truncations + 1;

@@ -24,7 +24,7 @@ pub(crate) enum Step {
 }
 
 /// Reads a file from byte 0, batch by batch. A batch is good if its header parses, it is complete, its CRC holds and its
-/// base offset follows the batch before.
+/// base offset follows the batch before, or in a log with holes comes after it.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     file: File,
@@ -33,11 +33,12 @@ pub(crate) struct Scanner {
     position: u64,
     window: Bytes,
     expected: Offset,
+    holes: bool,
 }
 
 impl Scanner {
-    pub fn new(file: File, len: u64, base: Offset) -> Self {
-        Self { file, len, position: 0, window: Bytes::new(), expected: base }
+    pub fn new(file: File, len: u64, base: Offset, holes: bool) -> Self {
+        Self { file, len, position: 0, window: Bytes::new(), expected: base, holes }
     }
 
     /// Where the next step begins.
@@ -58,7 +59,7 @@ impl Scanner {
             Ok(header) => header,
             Err(e) => return bad(e.to_string()),
         };
-        if header.base_offset != self.expected {
+        if header.base_offset < self.expected || (header.base_offset > self.expected && !self.holes) {
             let reason = format!("offset {} where {} is expected", header.base_offset, self.expected);
             return bad(reason);
         }

@@ -20,7 +20,7 @@ pub(crate) const NO_TIMESTAMP: i64 = i64::MIN;
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub base: Offset,
-    /// One past its last offset.
+    /// One past its last offset; of a closed one, where the next begins.
     pub next: Offset,
     /// Bytes of batches.
     pub size: u64,
@@ -60,7 +60,7 @@ impl Segment {
         Ok(Self::empty(base, path, file, page_file))
     }
 
-    fn empty(base: Offset, path: PathBuf, file: File, page_file: PageFile) -> Self {
+    pub fn empty(base: Offset, path: PathBuf, file: File, page_file: PageFile) -> Self {
         Self {
             base,
             next: base,
@@ -79,7 +79,7 @@ impl Segment {
 
     /// A batch was written at the end.
     pub fn note(&mut self, header: &BatchHeader, bytes: &[u8], index_interval: u32, now: Instant) {
-        assert!(header.base_offset == self.next, "batch at {} after {}", header.base_offset, self.next);
+        assert!(header.base_offset >= self.next, "batch at {} after {}", header.base_offset, self.next);
         let relative = u32::try_from(header.base_offset - self.base).unwrap_or(u32::MAX);
         if self.unindexed >= u64::from(index_interval) {
             self.index.push(relative, self.size as u32);
@@ -95,6 +95,13 @@ impl Segment {
         self.size += bytes.len() as u64;
         self.next = header.next_offset();
         self.first_append.get_or_insert(now);
+    }
+
+    /// Nothing will be appended; the next segment begins at `end`, maybe after a hole.
+    pub fn close(&mut self, end: Offset) {
+        assert!(self.next <= end, "segment of {} ends at {}, past {end}", self.base, self.next);
+        self.next = end;
+        self.pages.close();
     }
 
     fn extent(&self) -> Extent {

@@ -12,7 +12,8 @@ use env::clock::Instant;
 use crate::format::{self, Kind};
 use crate::{LeaderEpochs, LogError, Offset, ProducerStates};
 
-const KIND: Kind = Kind { tag: *b"PSNP", version: 1 };
+/// Version 2 has the producers' last markers.
+const KIND: Kind = Kind { tag: *b"PSNP", version: 2 };
 
 pub(crate) fn path(dir: &Path, offset: Offset) -> PathBuf {
     dir.join(format!("{offset:020}.snapshot"))
@@ -37,12 +38,12 @@ pub(crate) async fn load(
     expiry: Duration,
     now: Instant,
 ) -> Result<Option<(LeaderEpochs, ProducerStates)>, LogError> {
-    let Some(mut payload) = format::load(KIND, &path(dir, offset)).await? else {
+    let Some((version, mut payload)) = format::load_version(KIND, &path(dir, offset)).await? else {
         return Ok(None);
     };
     if payload.try_get_i64_le() != Ok(offset) {
         return Ok(None);
     }
     let Some(epochs) = LeaderEpochs::decode(&mut payload) else { return Ok(None) };
-    Ok(ProducerStates::decode(payload, expiry, now).map(|producers| (epochs, producers)))
+    Ok(ProducerStates::decode(payload, version >= 2, expiry, now).map(|producers| (epochs, producers)))
 }

@@ -1,6 +1,6 @@
 //! Aborted transactions, so that a read_committed consumer can leave their records out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -30,6 +30,17 @@ pub(crate) struct TxnIndex {
 impl TxnIndex {
     pub fn push(&mut self, txn: AbortedTransaction) {
         self.by_marker.insert(txn.last_offset, txn);
+    }
+
+    /// Forgets the transactions whose marker lies in `[base, end)` and is not among those that stay: none of their records
+    /// is left.
+    pub fn retain_markers(&mut self, base: Offset, end: Offset, stay: &BTreeSet<Offset>) {
+        self.by_marker.retain(|marker, _| !(base..end).contains(marker) || stay.contains(marker));
+    }
+
+    /// Forgets the transactions whose marker lies below `start`.
+    pub fn forget_below(&mut self, start: Offset) {
+        self.by_marker = self.by_marker.split_off(&start);
     }
 
     /// Aborted transactions with a record or marker in `[from, to)`, in order of their first offset.

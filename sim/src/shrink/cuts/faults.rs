@@ -1,7 +1,7 @@
 //! Faults: gone with their family, gone one by one, shorter, earlier, simpler.
 
 use scenarios::Plan;
-use scenarios::plan::{Action, Family, Fault, Persistence, Trigger};
+use scenarios::plan::{Action, Family, Fault, Persistence, Target, Trigger};
 
 use super::super::search::Search;
 
@@ -66,6 +66,11 @@ fn action(fault: &Fault) -> Alternatives {
             add("cut one way", Action::Cut { from, to, both: false, for_ms });
             add("cut the other way", Action::Cut { from: to, to: from, both: false, for_ms });
         }
+        Action::Stop { node } => add("a crash", Action::Crash { node, restart_after_ms: 500 }),
+        Action::Split { ref nodes, for_ms } if nodes.len() > 1 => {
+            let alone = |node: &Target| Action::Isolate { node: *node, for_ms };
+            nodes.iter().for_each(|node| add("one node alone", alone(node)));
+        }
         _ => {}
     }
     out
@@ -120,6 +125,7 @@ fn lasting(action: &Action, ms: u64) -> Action {
         | Action::FsyncError { restart_after_ms, .. } => *restart_after_ms = ms,
         Action::Pause { for_ms, .. }
         | Action::Isolate { for_ms, .. }
+        | Action::Split { for_ms, .. }
         | Action::Cut { for_ms, .. }
         | Action::Hold { for_ms, .. }
         | Action::Straggle { for_ms, .. }
@@ -128,7 +134,11 @@ fn lasting(action: &Action, ms: u64) -> Action {
         | Action::Slow { for_ms, .. }
         | Action::DiskFull { for_ms, .. }
         | Action::DiskStall { for_ms, .. } => *for_ms = ms,
-        Action::Reset { .. } | Action::ClockOffset { .. } | Action::ClockStep { .. } | Action::ClockDrift { .. } => {}
+        Action::Reset { .. }
+        | Action::Stop { .. }
+        | Action::ClockOffset { .. }
+        | Action::ClockStep { .. }
+        | Action::ClockDrift { .. } => {}
     }
     action
 }

@@ -4,6 +4,7 @@ use scenarios::Plan;
 use scenarios::plan::{Compression, Knobs};
 
 use super::super::search::Search;
+use super::records::forget_missing_nodes;
 
 struct Setting {
     name: &'static str,
@@ -57,6 +58,8 @@ fn simplified(plan: &Plan, which: impl Fn(usize) -> bool) -> Plan {
     for (_, setting) in SETTINGS.iter().enumerate().filter(|(i, _)| which(*i)) {
         (setting.simplify)(&mut plan.knobs);
     }
+    // A partition that is gone may be named by a fault.
+    forget_missing_nodes(&mut plan);
     plan
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use scenarios::Plan;
-use scenarios::plan::{Batch, ClientRole, NodeName, Payload, Record, Role, Target};
+use scenarios::plan::{Action, Batch, ClientRole, NodeName, Payload, Record, Role, Target, TopicRef, Trigger};
 
 use super::super::search::Search;
 
@@ -95,7 +95,7 @@ fn shown((client, n): &Id) -> String {
 fn producers(plan: &Plan) -> impl Iterator<Item = (u32, &Batch)> {
     plan.clients.iter().flat_map(|client| match &client.role {
         ClientRole::Producer(p) => p.batches.iter().map(|b| (client.id, b)).collect::<Vec<_>>(),
-        ClientRole::Reader(_) => Vec::new(),
+        ClientRole::Reader(_) | ClientRole::Member(_) => Vec::new(),
     })
 }
 
@@ -121,15 +121,45 @@ pub(super) fn for_each_batches(plan: &mut Plan, mut change: impl FnMut(u32, &mut
     plan.twists.clear();
 }
 
-/// Faults and laws that name a node which is no longer there.
+/// Brings faults and laws to what is still there: those that name a node which is gone go too, but for one of several of a
+/// split; a partition that is gone is replaced by one that is left.
 pub(super) fn forget_missing_nodes(plan: &mut Plan) {
     let nodes: BTreeSet<NodeName> = plan.nodes().into_iter().collect();
     let roles: BTreeSet<Role> = nodes.iter().map(|n| n.role).collect();
+    let is_there = |target: &Target| match target {
+        Target::Node(name) => nodes.contains(name),
+        Target::Role(role) => roles.contains(role),
+        Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
+    };
+    let workload: Vec<u32> = plan.topics.iter().map(|t| t.partitions).collect();
+    let (offsets, transactions) = (plan.knobs.broker.offsets_partitions, plan.knobs.broker.transactions_partitions);
+    let fit = |target: &mut Target| {
+        if let Target::Leader(at) | Target::Follower(at) = target {
+            let partitions = match at.topic {
+                TopicRef::Workload(topic) => workload.get(topic as usize).copied().unwrap_or(1),
+                TopicRef::Offsets => offsets,
+                TopicRef::Transactions => transactions,
+            };
+            at.partition = at.partition.rem_euclid(partitions as i32);
+        }
+    };
+    for fault in &mut plan.faults {
+        if let Action::Split { nodes, .. } = &mut fault.action
+            && nodes.iter().any(is_there)
+        {
+            nodes.retain(is_there);
+        }
+        fault.action.targets_mut().into_iter().for_each(fit);
+        if let Trigger::CrashPoint(point) = &mut fault.trigger {
+            fit(&mut point.node);
+        }
+    }
     plan.faults.retain(|fault| {
-        fault.action.targets().iter().all(|target| match target {
-            Target::Node(name) => nodes.contains(name),
-            Target::Role(role) => roles.contains(role),
-        })
+        let point = match &fault.trigger {
+            Trigger::CrashPoint(point) => is_there(&point.node),
+            Trigger::At { .. } => true,
+        };
+        point && fault.action.targets().iter().all(is_there)
     });
     plan.knobs.world.links.retain(|link| nodes.contains(&link.from) && nodes.contains(&link.to));
 }

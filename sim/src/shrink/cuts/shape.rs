@@ -57,12 +57,36 @@ impl Fewer {
             }
         });
         out.topics[topic].partitions = if matches!(self, Fewer::One) { 1 } else { partitions - 1 };
+        forget_missing_nodes(&mut out);
         out
     }
 }
 
 fn produces_to(client: &scenarios::plan::Client, topic: &str) -> bool {
     matches!(&client.role, scenarios::plan::ClientRole::Producer(p) if p.topic == topic)
+}
+
+/// Fewer brokers: one alone, or three instead of five.
+pub fn brokers(search: &mut Search<'_>) {
+    let fewer: Vec<u32> = [1, 3].into_iter().filter(|n| *n < search.best().topology.brokers).collect();
+    search.replace(&fewer, |n| format!("all brokers but {n}"), |plan, n| with_brokers(plan, *n));
+}
+
+fn with_brokers(plan: &Plan, brokers: u32) -> Plan {
+    let mut plan = plan.clone();
+    plan.topology.brokers = brokers;
+    let knobs = &mut plan.knobs.broker;
+    knobs.default_replication_factor = knobs.default_replication_factor.min(brokers);
+    // As many may be missing as before, but one has to be there.
+    knobs.min_insync_replicas = knobs.min_insync_replicas.min(brokers.div_ceil(2));
+    for topic in &mut plan.topics {
+        topic.replication_factor = topic.replication_factor.min(brokers);
+        if brokers == 1 {
+            topic.configs.remove("min.insync.replicas");
+        }
+    }
+    forget_missing_nodes(&mut plan);
+    plan
 }
 
 /// Fewer workers, down to two: any one of them goes, with the faults that name it; the rest move up.

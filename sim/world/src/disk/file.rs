@@ -140,7 +140,7 @@ impl File {
         let time = {
             let state = k.state.borrow();
             let node = &state.nodes[ctx.node as usize];
-            node.disk.law().sync_time(k.world_seed, node.key, id, nth)
+            node.disk.law().sync_time(k.world_seed(), node.key, id, nth)
         };
         k.disk_wait(ctx, time).await;
         if let Some(fault) = k.on_disk(ctx, Disk::sync_error) {
@@ -221,7 +221,7 @@ pub(crate) async fn sync_dir(k: &Rc<Kernel>, ctx: Ctx, path: &Path) -> io::Resul
             return error(io::ErrorKind::NotADirectory);
         }
         node.disk.dir_syncs += 1;
-        let time = node.disk.law().sync_time(k.world_seed, node.key, path_hash(&path), node.disk.dir_syncs);
+        let time = node.disk.law().sync_time(k.world_seed(), node.key, path_hash(&path), node.disk.dir_syncs);
         (node.disk.name_mark(), time)
     };
     k.disk_wait(ctx, time).await;

@@ -60,6 +60,7 @@ pub(crate) struct End {
 /// A segment on the wire, due at a time.
 #[derive(Debug)]
 struct Flight {
+    sent: u64,
     at: u64,
     segment: Segment,
     /// First hold-up, and how often it was sent again since.
@@ -125,14 +126,14 @@ impl Conn {
         let link = s.net.link(from, to);
         let ids = [link.key, self.ordinal, d.sent << 1 | dir as u64];
         d.sent += 1;
-        let passage = link.passage(k.world_seed, now, ids, len);
+        let passage = link.passage(k.world_seed(), now, ids, len);
         if let Some(fault) = link.disturbed_by() {
             s.effects.add(fault, "segments", 1);
             s.effects.add(fault, "segments_lost", u64::from(passage.lost));
         }
         d.last = d.last.max(passage.at);
         let on_wire = passage.lost == 0;
-        d.wire.push_back(Flight { at: d.last, segment, blocked: None, attempts: 0, on_wire });
+        d.wire.push_back(Flight { sent: now, at: d.last, segment, blocked: None, attempts: 0, on_wire });
         if d.wire.len() == 1 {
             let at = d.last;
             d.scheduled = Some(s.agenda.insert(k, at, Event::Deliver(Rc::clone(this), dir)));
@@ -260,6 +261,9 @@ pub(crate) fn deliver(k: &Kernel, this: &Shared, dir: usize, now: u64) {
             return;
         }
         let Some(flight) = conn.dirs[dir].wire.pop_front() else { return };
+        if let Segment::Data(data) = &flight.segment {
+            s.story.message(flight.sent, now, from, to, data.len());
+        }
         arrive(k, s, this, conn, dir, flight.segment, now);
     }
 }
@@ -336,8 +340,14 @@ fn arrive_syn(k: &Kernel, s: &mut State, this: &Shared, conn: &mut Conn, now: u6
         Some(queue) if refuse.is_none() => {
             if queue.waiting.len() >= BACKLOG {
                 // Dropped; the connector tries again.
-                let flight =
-                    Flight { at: now + SYN_RTO, segment: Segment::Syn, blocked: None, attempts: 1, on_wire: false };
+                let flight = Flight {
+                    sent: now,
+                    at: now + SYN_RTO,
+                    segment: Segment::Syn,
+                    blocked: None,
+                    attempts: 1,
+                    on_wire: false,
+                };
                 conn.dirs[0].wire.push_front(flight);
                 return;
             }

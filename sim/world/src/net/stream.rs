@@ -60,13 +60,13 @@ impl Stream {
             return len;
         }
         let ids = [link.key, ids[0], ids[1], ids[2]];
-        if !seed::draw(self.kernel.world_seed, what, &ids).chance(u64::from(ppm), 1_000_000) {
+        if !seed::draw(self.kernel.world_seed(), what, &ids).chance(u64::from(ppm), 1_000_000) {
             return len;
         }
         if let Some(fault) = link.disturbed_by() {
             state.effects.add(fault, "chopped", 1);
         }
-        let part = seed::draw(self.kernel.world_seed, "part", &ids).range(1, len as u64);
+        let part = seed::draw(self.kernel.world_seed(), "part", &ids).range(1, len as u64);
         usize::try_from(part).unwrap_or(len)
     }
 }

@@ -51,6 +51,14 @@ impl Machine {
             if !same_process && !follows && self.liveness.is_alive(r.broker_id, now) {
                 return Err(ErrorCode::DUPLICATE_BROKER_REGISTRATION);
             }
+            // A broker that names an earlier life than the last one has not read of that one yet; it is no sign of a loss.
+            //   1. Broker 1 registers, epoch 70, is in sync, crashes, and the other copies die with it.
+            //   2. It comes back with a log of metadata that ends below 70, and says that it follows epoch 40.
+            //   3. Taken for the survivor of an unclean stop, the only copy of what was acknowledged could never lead.
+            // It reads on and asks again. One that may have lost something names no life at all.
+            if same_disk && !same_process && (0..known.broker_epoch).contains(&r.previous_broker_epoch) {
+                return Err(ErrorCode::STALE_BROKER_EPOCH);
+            }
             damage = match (same_disk, follows || same_process) {
                 (false, _) => Some(Damage::Disk),
                 (true, false) => Some(Damage::Tail),

@@ -6,13 +6,18 @@ use protocol::ErrorCode;
 
 use super::proposal::{ConfigOp, Refusal};
 use crate::config::BrokerConfig;
+use crate::log_settings::default_policy;
 
 /// What values a setting takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Bool,
-    /// At least this.
+    /// 32 bits, at least this.
     Int(i64),
+    /// 64 bits, at least this.
+    Long(i64),
+    /// 0 to 1.
+    Share,
     /// One of these.
     OneOf(&'static [&'static str]),
     /// A list of some of these.
@@ -24,52 +29,76 @@ pub enum Kind {
 pub struct Setting {
     pub name: &'static str,
     pub kind: Kind,
-    /// What holds for a topic that says nothing.
-    pub default: fn(&BrokerConfig) -> String,
+    /// What holds for the topic of this name if it says nothing.
+    pub default: fn(&BrokerConfig, &str) -> String,
     pub about: &'static str,
 }
 
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "cleanup.policy",
-        kind: Kind::ListOf(&["delete"]),
-        default: |_| "delete".to_owned(),
-        about: "What becomes of old segments.",
+        kind: Kind::ListOf(&["compact", "delete"]),
+        default: |_, topic| default_policy(topic).to_owned(),
+        about: "What becomes of old segments: compacted, deleted by their age or the log's size, or both.",
     },
     Setting {
         name: "compression.type",
         kind: Kind::OneOf(&["producer"]),
-        default: |_| "producer".to_owned(),
+        default: |_, _| "producer".to_owned(),
         about: "Batches are stored as the producer compressed them.",
+    },
+    Setting {
+        name: "delete.retention.ms",
+        kind: Kind::Long(0),
+        default: |config, _| config.delete_retention_ms.to_string(),
+        about: "How long a compacted log keeps tombstones and the last markers of transactions.",
     },
     Setting {
         name: "message.timestamp.type",
         kind: Kind::OneOf(&["CreateTime"]),
-        default: |_| "CreateTime".to_owned(),
+        default: |_, _| "CreateTime".to_owned(),
         about: "Records keep the producer's timestamps.",
+    },
+    Setting {
+        name: "min.cleanable.dirty.ratio",
+        kind: Kind::Share,
+        default: |config, _| config.min_cleanable_dirty_ratio.to_string(),
+        about: "The dirty share of a log from which on it is compacted.",
+    },
+    Setting {
+        name: "min.compaction.lag.ms",
+        kind: Kind::Long(0),
+        default: |config, _| config.min_compaction_lag_ms.to_string(),
+        about: "How long a record is not compacted.",
     },
     Setting {
         name: "min.insync.replicas",
         kind: Kind::Int(1),
-        default: |config| config.min_insync_replicas.to_string(),
+        default: |config, _| config.min_insync_replicas.to_string(),
         about: "Fewest in-sync replicas with which acks=all is accepted.",
     },
     Setting {
         name: "retention.bytes",
-        kind: Kind::OneOf(&["-1"]),
-        default: |_| "-1".to_owned(),
+        kind: Kind::Long(-1),
+        default: |config, _| config.retention_bytes.to_string(),
         about: "Bytes of a partition beyond which its oldest segments go; -1 is no limit.",
     },
     Setting {
         name: "retention.ms",
-        kind: Kind::OneOf(&["-1"]),
-        default: |_| "-1".to_owned(),
+        kind: Kind::Long(-1),
+        default: |config, _| config.retention_ms.to_string(),
         about: "Age at which a segment goes; -1 is no limit.",
+    },
+    Setting {
+        name: "segment.bytes",
+        kind: Kind::Int(1024),
+        default: |config, _| config.segment_bytes.min(i32::MAX as u32).to_string(),
+        about: "Bytes at which a segment is closed and another begun.",
     },
     Setting {
         name: "unclean.leader.election.enable",
         kind: Kind::Bool,
-        default: |_| "false".to_owned(),
+        default: |_, _| "false".to_owned(),
         about: "Whether a replica that may lack acknowledged records leads when no other can.",
     },
 ];
@@ -84,6 +113,8 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     let fits = match setting.kind {
         Kind::Bool => matches!(value, "true" | "false"),
         Kind::Int(least) => value.parse::<i32>().is_ok_and(|v| i64::from(v) >= least),
+        Kind::Long(least) => value.parse::<i64>().is_ok_and(|v| v >= least),
+        Kind::Share => value.parse::<f64>().is_ok_and(|v| (0.0..=1.0).contains(&v)),
         Kind::OneOf(values) => values.contains(&value),
         Kind::ListOf(values) => list(value).all(|v| values.contains(&v)) && list(value).next().is_some(),
     };
@@ -94,7 +125,8 @@ impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bool => f.write_str("true and false"),
-            Self::Int(least) => write!(f, "numbers from {least}"),
+            Self::Int(least) | Self::Long(least) => write!(f, "numbers from {least}"),
+            Self::Share => f.write_str("numbers from 0 to 1"),
             Self::OneOf(values) | Self::ListOf(values) => f.write_str(&values.join(", ")),
         }
     }
@@ -153,8 +185,17 @@ mod tests {
         assert!(check("min.insync.replicas", "0").is_err());
         assert!(check("unclean.leader.election.enable", "yes").is_err());
         assert!(check("no.such", "1").is_err());
+        assert!(check("cleanup.policy", "compact,delete").is_ok() && check("cleanup.policy", "keep").is_err());
+        assert!(check("retention.ms", "-1").is_ok() && check("retention.ms", "-2").is_err());
+        assert!(check("retention.bytes", "99999999999").is_ok() && check("segment.bytes", "99999999999").is_err());
+        assert!(check("min.cleanable.dirty.ratio", "0.5").is_ok());
+        for bad in ["1.1", "-0.1", "NaN", "half"] {
+            assert!(check("min.cleanable.dirty.ratio", bad).is_err(), "{bad}");
+        }
         for s in SETTINGS {
-            assert!(check(s.name, &(s.default)(&BrokerConfig::default())).is_ok(), "{}", s.name);
+            for topic in ["t", "__consumer_offsets"] {
+                assert!(check(s.name, &(s.default)(&BrokerConfig::default(), topic)).is_ok(), "{}", s.name);
+            }
         }
     }
 

@@ -173,6 +173,17 @@ impl Machine {
         Self { config, groups: BTreeMap::new(), timers: Timers::default() }
     }
 
+    /// What members of groups with assignments of the coordinator's own have now: group, member, part.
+    pub fn assigned(&self) -> impl Iterator<Item = (String, String, consumer::Current)> + '_ {
+        self.groups.iter().flat_map(|(name, group)| {
+            let members = match group {
+                Group::Consumer(group) => Some(group.members()),
+                Group::Classic(_) => None,
+            };
+            members.into_iter().flatten().map(move |(id, member)| (name.clone(), id.clone(), member.current.clone()))
+        })
+    }
+
     /// A record of the log, in its order, before anything else is handled.
     pub fn replay(&mut self, record: GroupRecord) {
         match record {

@@ -37,12 +37,12 @@ pub enum Input {
     Ended { producer_id: i64, commit: bool, at: i64 },
 }
 
-/// An offset that became visible.
+/// An offset that became visible, or was deleted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Visible {
     pub group: String,
     pub place: Place,
-    pub offset: i64,
+    pub offset: Option<i64>,
     pub producer_id: Option<i64>,
 }
 
@@ -109,6 +109,13 @@ impl Offsets {
         self.groups.iter().filter(move |(_, places)| some(places)).map(|(group, _)| group)
     }
 
+    /// Every offset that is visible now: group, topic, partition, offset.
+    pub fn visible(&self) -> impl Iterator<Item = (&String, &Place, i64)> {
+        self.groups.iter().flat_map(|(group, places)| {
+            places.iter().filter_map(move |(place, e)| Some((group, place, e.committed.as_ref()?.offset)))
+        })
+    }
+
     /// Every place the group has an offset for, also one still pending.
     pub fn places(&self, group: &str) -> Vec<Place> {
         let visible = self.groups.get(group).into_iter().flatten();
@@ -128,7 +135,7 @@ impl Offsets {
         }
         let offset = entry.committed.as_ref().map(|c| c.offset);
         places.insert(place.clone(), entry);
-        offset.map(|offset| Visible { group, place, offset, producer_id })
+        Some(Visible { group, place, offset, producer_id })
     }
 }
 

@@ -29,7 +29,7 @@ use crate::internal_topics::{Replayed, batch_of, replay};
 use crate::join::join_all;
 use crate::partition::machine::Asked;
 use crate::partition::{Acks, Origin, Partition, TopicPartition};
-use crate::probe::Probe;
+use crate::probe::{CoordinatorId, Probe};
 use crate::txn::state::ProducerIdEpoch;
 
 /// Commits queued at a shard; further callers wait.
@@ -442,7 +442,8 @@ impl Shard {
                     if base.is_ok() && known {
                         self.stored.set(self.stored.get() + 1);
                         for record in records {
-                            env::probe::probe(|| Probe::Group { record });
+                            let coordinator = self.id();
+                            env::probe::probe(|| Probe::Group { record, coordinator });
                         }
                         self.release();
                     }
@@ -456,9 +457,22 @@ impl Shard {
         for input in inputs {
             let visible = self.state.borrow_mut().offsets.handle(input);
             for Visible { group, place: (topic, partition), offset, producer_id } in visible {
-                env::probe::probe(|| Probe::OffsetCommitted { group, topic, partition, offset, producer_id });
+                let coordinator = self.id();
+                env::probe::probe(|| Probe::OffsetCommitted {
+                    group,
+                    topic,
+                    partition,
+                    offset,
+                    producer_id,
+                    coordinator,
+                });
             }
         }
+    }
+
+    /// As others know this coordinator.
+    fn id(&self) -> CoordinatorId {
+        CoordinatorId { partition: self.partition.id().partition, leader_epoch: self.leader_epoch }
     }
 
     /// Forgets everything and takes the log's word.
@@ -491,6 +505,12 @@ impl Shard {
         }
         let Some(context) = self.context.upgrade() else { return Ok(()) };
         groups.loaded(now(), &ClusterTopics(context));
+        let offset = |(group, (topic, partition), offset): (&String, &Place, i64)| {
+            (group.clone(), topic.clone(), *partition, offset)
+        };
+        let coordinator = self.id();
+        env::probe::probe(|| Probe::OffsetsLoaded { coordinator, offsets: offsets.visible().map(offset).collect() });
+        env::probe::probe(|| Probe::GroupsLoaded { coordinator, members: groups.assigned().collect() });
         *self.state.borrow_mut() = State { groups, offsets };
         self.stored.set(self.queued.get());
         self.loaded.set(true);

@@ -23,6 +23,7 @@ use protocol::ErrorCode;
 use protocol::batch;
 
 use super::image::MetadataImage;
+use super::records::MetadataRecord;
 use super::snapshot::{self, Unreadable};
 use crate::controller::machine::{Action, Input, Machine, ProposalId, Settings};
 use crate::controller::proposal::{Outcome, Proposal};
@@ -318,14 +319,20 @@ impl Driver {
                 assert_eq!(header.base_offset, next, "the log is applied without a gap");
                 next = header.next_offset();
                 self.unsaved += header.total_len() as u64;
+                env::probe::probe(|| Probe::MetadataApplied {
+                    offset: header.base_offset,
+                    records: header.last_offset_delta + 1,
+                    epoch: header.partition_leader_epoch,
+                    crc: header.crc,
+                });
                 if !header.is_control() {
                     let mut image = self.shared.image.borrow_mut();
                     let controls = self.controller.is_some();
-                    let note = |record| {
+                    let note = |record, image: &MetadataImage| {
                         if controls {
                             self.metrics.elections.committed(&record);
                         }
-                        env::probe::probe(|| Probe::Metadata { record });
+                        tell(record, image);
                     };
                     snapshot::apply(&batch, &mut image, note).map_err(unreadable)?;
                 }
@@ -361,6 +368,21 @@ impl Driver {
         self.unsaved = 0;
         Ok(())
     }
+}
+
+/// Tells the harness of a record and what it made of a partition.
+fn tell(record: MetadataRecord, image: &MetadataImage) {
+    let of = match &record {
+        MetadataRecord::Partition { topic_id, partition, .. } => Some((*topic_id, *partition)),
+        MetadataRecord::PartitionChange(change) => Some((change.topic_id, change.partition)),
+        _ => None,
+    };
+    if let Some((topic_id, partition)) = of
+        && let (Some(topic), Some(state)) = (image.topics.get(&topic_id), image.partition(topic_id, partition))
+    {
+        env::probe::probe(|| Probe::PartitionState { topic: topic.name.clone(), partition, state: state.clone() });
+    }
+    env::probe::probe(|| Probe::Metadata { record });
 }
 
 fn unreadable(error: impl Into<Unreadable>) -> BrokerError {

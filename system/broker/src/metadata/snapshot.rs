@@ -32,16 +32,16 @@ pub(super) fn encode<'a>(records: impl IntoIterator<Item = &'a MetadataRecord>, 
     builder.build()
 }
 
-/// Applies the records of a batch to the image and hands each to `each`.
+/// Applies the records of a batch to the image and hands each to `each`, with the image that it made.
 pub(super) fn apply(
     batch: &Bytes,
     image: &mut MetadataImage,
-    mut each: impl FnMut(MetadataRecord),
+    mut each: impl FnMut(MetadataRecord, &MetadataImage),
 ) -> Result<(), Unreadable> {
     for record in batch::decode_records(batch, &LIMITS)? {
         let record = MetadataRecord::decode(&record.value.unwrap_or_default())?;
         image.apply(&record)?;
-        each(record);
+        each(record, image);
     }
     Ok(())
 }
@@ -62,7 +62,7 @@ pub(super) fn read(bytes: Bytes) -> Result<MetadataImage, Unreadable> {
     for part in batch::split(bytes) {
         let (header, batch) = part?;
         header.verify_crc(&batch)?;
-        apply(&batch, &mut image, drop)?;
+        apply(&batch, &mut image, |_, _| {})?;
     }
     Ok(image)
 }

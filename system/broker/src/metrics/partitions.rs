@@ -21,7 +21,7 @@ struct Totals {
 
 pub(super) fn measure(context: &Context, out: &mut Snapshot) {
     let mut totals = Totals::default();
-    for partition in context.replicas.partitions() {
+    for partition in context.replicas.copies() {
         totals.all += 1;
         offsets(&partition, out);
         if partition.is_leader() {

@@ -144,6 +144,8 @@ fn error_codes(body: &ResponseBody, each: &mut dyn FnMut(i16)) {
         R::InitProducerId(r) => each(r.error_code.code()),
         R::AddOffsetsToTxn(r) => each(r.error_code),
         R::EndTxn(r) => each(r.error_code),
+        R::DescribeTransactions(r) => r.transaction_states.iter().for_each(|t| each(t.error_code)),
+        R::ListTransactions(r) => each(r.error_code),
         R::ApiVersions(r) => each(r.error_code),
         R::JoinGroup(r) => each(r.error_code),
         R::SyncGroup(r) => each(r.error_code),
@@ -158,7 +160,7 @@ fn error_codes(body: &ResponseBody, each: &mut dyn FnMut(i16)) {
         R::AllocateProducerIds(r) => each(r.error_code),
         R::AssignReplicasToDirs(r) => each(r.error_code),
         // Not served here.
-        R::DeleteRecords(_) | R::DescribeProducers(_) | R::DescribeTransactions(_) | R::ListTransactions(_) => {}
+        R::DeleteRecords(_) | R::DescribeProducers(_) => {}
     }
 }
 

@@ -17,18 +17,22 @@ const STATES: [State; 6] = [
 pub(super) fn measure(context: &Context, out: &mut Snapshot) {
     let mut counts = STATES.map(|state| (state, 0));
     let mut oldest: Option<i64> = None;
-    context.txn().each(&mut |txn| {
-        counts.iter_mut().filter(|(state, _)| *state == txn.state).for_each(|(_, n)| *n += 1);
-        if (txn.state == State::Ongoing || txn.state.is_prepare()) && txn.start_ms >= 0 {
-            oldest = Some(oldest.map_or(txn.start_ms, |ms| ms.min(txn.start_ms)));
-        }
-    });
-    for (state, count) in counts {
-        let name = format!("{state:?}");
-        let family = "kafka_coordinator_transaction_transactioncount";
-        out.gauge(family, "Transactional ids coordinated here", &[("state", &name)], count);
+    for shard in context.txn().shards() {
+        // One that still reads its log knows nothing yet.
+        let _ = shard.look(|machine| {
+            for (_, txn) in machine.txns() {
+                counts.iter_mut().filter(|(state, _)| *state == txn.state).for_each(|(_, n)| *n += 1);
+                if is_open(txn.state) && txn.start_ms >= 0 {
+                    oldest = Some(oldest.map_or(txn.start_ms, |ms| ms.min(txn.start_ms)));
+                }
+            }
+        });
     }
-    let open: i64 = counts.iter().filter(|(s, _)| *s == State::Ongoing || s.is_prepare()).map(|(_, n)| n).sum();
+    for (state, count) in counts {
+        let family = "kafka_coordinator_transaction_transactioncount";
+        out.gauge(family, "Transactional ids coordinated here", &[("state", &state.name())], count);
+    }
+    let open: i64 = counts.iter().filter(|(state, _)| is_open(*state)).map(|(_, n)| n).sum();
     out.gauge(
         "kafka_coordinator_transaction_opentransactions",
         "Transactions coordinated here that are ongoing, or whose markers are being written",
@@ -43,4 +47,8 @@ pub(super) fn measure(context: &Context, out: &mut Snapshot) {
         &[],
         age,
     );
+}
+
+fn is_open(state: State) -> bool {
+    state == State::Ongoing || state.is_prepare()
 }

@@ -2,7 +2,9 @@
 //!
 //! A flush runs in a task of its own and reports back as a command, so that appends go on meanwhile; so does a question
 //! to the controller. Everything else is done in order, one action after another, with a crash point before and after:
-//! `append`, `replicate`, `truncate`, `roll`, `flush`, `publish`, `ack`, `isr`.
+//! `append`, `replicate`, `truncate`, `reset`, `roll`, `flush`, `publish`, `ack`, `isr`. What compaction and retention want
+//! done is done between two inputs of the machine: `clean.swap`, `clean.remove`, `clean.rename`, `clean.checkpoint`,
+//! `retain.delete`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +18,7 @@ use env::node::{When, crash_point};
 use env::probe::probe;
 use env::sync::{mpsc, oneshot};
 use env::task::{self, AbortOnDrop};
+use log::compaction::Cleaned;
 use log::{Flushed, Log, LogError, Marker, MarkerVerdict, Offset, Origin, ProducerError, Verdict};
 use protocol::ErrorCode;
 use protocol::batch::BatchHeader;
@@ -29,7 +32,7 @@ use crate::failure::{BrokerError, Failure};
 use crate::metrics::{Metrics, TopicTraffic};
 use crate::purgatory::Purgatory;
 
-const ROLE: &str = "broker";
+pub(super) const ROLE: &str = "broker";
 
 /// How long after a batch that found no room its producer's next ones are taken to be those sent behind it.
 const BEHIND: Duration = Duration::from_secs(1);
@@ -56,6 +59,24 @@ pub(super) enum Command {
         leader_epoch: i32,
         diverging: (i32, Offset),
         reply: oneshot::Sender<Result<Position, ErrorCode>>,
+    },
+    Reset {
+        leader_epoch: i32,
+        offset: Offset,
+        reply: oneshot::Sender<Result<Position, ErrorCode>>,
+    },
+    SetSegmentBytes(u32),
+    StartAt {
+        offset: Offset,
+        reply: oneshot::Sender<Result<Offset, ErrorCode>>,
+    },
+    Swap {
+        cleaned: Box<Cleaned>,
+        reply: oneshot::Sender<Result<bool, ErrorCode>>,
+    },
+    CleanedTo {
+        offset: Offset,
+        reply: oneshot::Sender<Result<(), ErrorCode>>,
     },
     Fetched(Fetched),
     IsrAnswered {
@@ -219,6 +240,39 @@ impl Driver {
                 self.positions.insert(token, reply);
                 Input::Truncate { token, leader_epoch, diverging }
             }
+            Command::Reset { leader_epoch, offset, reply } => {
+                let token = self.token();
+                self.positions.insert(token, reply);
+                Input::Reset { token, leader_epoch, offset }
+            }
+            Command::SetSegmentBytes(segment_bytes) => {
+                self.segment_bytes = segment_bytes as usize;
+                self.log.set_segment_bytes(segment_bytes);
+                return None;
+            }
+            Command::StartAt { offset, reply } => {
+                self.crash_point("retain.delete", When::Before).await;
+                let before = self.log.start_offset();
+                let moved = self.log.start_at(offset).await;
+                self.crash_point("retain.delete", When::After).await;
+                let start = self.log.start_offset();
+                if start > before {
+                    tracing::debug!(partition = %self.id, from = before, to = start, "log start moved");
+                    self.report(|| PartitionEvent::StartMoved { offset: start });
+                }
+                let input = self.done(moved, reply);
+                return input.or((start > before).then_some(Input::StartMoved(start)));
+            }
+            Command::Swap { cleaned, reply } => {
+                let swapped = self.swap(*cleaned).await;
+                return self.done(swapped, reply);
+            }
+            Command::CleanedTo { offset, reply } => {
+                self.crash_point("clean.checkpoint", When::Before).await;
+                let stored = self.log.cleaned_to(offset).await;
+                self.crash_point("clean.checkpoint", When::After).await;
+                return self.done(stored, reply);
+            }
             Command::Fetched(fetch) => Input::Fetched(fetch),
             Command::IsrAnswered { attempt, result } => Input::IsrAnswered { attempt, result },
             Command::Tick => Input::Tick,
@@ -239,6 +293,40 @@ impl Driver {
             }
             Command::Close => Input::Close,
         })
+    }
+
+    /// Answers. The machine hears only of a log that cannot go on.
+    fn done<T>(&self, result: Result<T, LogError>, reply: oneshot::Sender<Result<T, ErrorCode>>) -> Option<Input> {
+        let (answer, input) = match result {
+            Ok(value) => (Ok(value), None),
+            Err(error) if error.is_clean() => {
+                tracing::warn!(partition = %self.id, %error, "neither cleaned nor shortened");
+                (Err(ErrorCode::NOT_ENOUGH_REPLICAS), None)
+            }
+            Err(error) => {
+                self.fatal(error);
+                (Err(ErrorCode::KAFKA_STORAGE_ERROR), Some(Input::LogFailed))
+            }
+        };
+        let _ = reply.send(answer);
+        input
+    }
+
+    async fn swap(&mut self, cleaned: Cleaned) -> Result<bool, LogError> {
+        let ((base, end), (bytes_before, bytes_after)) = (cleaned.range(), cleaned.bytes());
+        self.crash_point("clean.swap", When::Before).await;
+        if !self.log.swap_begin(&cleaned).await? {
+            return Ok(false);
+        }
+        self.crash_point("clean.swap", When::After).await;
+        self.crash_point("clean.remove", When::Before).await;
+        self.log.swap_remove(&cleaned).await?;
+        self.crash_point("clean.remove", When::After).await;
+        self.crash_point("clean.rename", When::Before).await;
+        self.log.swap_finish(cleaned).await?;
+        self.crash_point("clean.rename", When::After).await;
+        self.report(|| PartitionEvent::Cleaned { base, end, bytes_before, bytes_after });
+        Ok(true)
     }
 
     fn token(&mut self) -> Token {
@@ -280,6 +368,23 @@ impl Driver {
                         tracing::info!(node, topic, partition, epoch, from, to, high_watermark, "truncated");
                         self.report(|| PartitionEvent::Truncated { from, to, high_watermark });
                         Some(start(&self.log, high_watermark.min(to)))
+                    }
+                    Err(error) => {
+                        self.fatal(error);
+                        None
+                    }
+                };
+                return Some(Input::Truncated { token, log });
+            }
+            Action::Reset { token, offset } => {
+                self.crash_point("reset", When::Before).await;
+                let reset = self.log.reset_to(offset, clock::now()).await;
+                self.crash_point("reset", When::After).await;
+                let log = match reset {
+                    Ok(()) => {
+                        tracing::info!(partition = %self.id, offset, "began anew where the leader's log begins");
+                        self.report(|| PartitionEvent::Reset { offset });
+                        Some(start(&self.log, offset))
                     }
                     Err(error) => {
                         self.fatal(error);

@@ -24,218 +24,19 @@
 //!   *marker* is below the high watermark: else a crash could take back a marker that readers had seen the effect of.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use bytes::Bytes;
 use env::clock::Instant;
-use log::{LeaderEpochs, Marker, Offset, Origin, TxnChange};
+use log::{LeaderEpochs, Offset, TxnChange};
 use protocol::ErrorCode;
-use protocol::batch::BatchHeader;
 
-use super::isr::IsrState;
-use super::leader::{Ask, Fetched, Leader, Leadership};
+use super::leader::{Leader, Leadership};
+pub use super::messages::{Action, Asked, Bounds, Following, Input, Outcome, Position, Settings, Start, Token, Work};
 use super::{Acks, Appended};
 use crate::config::Flush;
 
-/// Names an append from its arrival to its reply.
-pub type Token = u64;
-
 /// Appends after which a flush is due even if more are queued.
 const FLUSH_AFTER: usize = 64;
-
-/// A moment of a leadership after which the coordinator of a transaction was asked whether it is ongoing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    pub leader_epoch: i32,
-    /// Where the log ended.
-    pub end: Offset,
-}
-
-/// Something to append. `asked`: the coordinator said since that the batch's transaction is ongoing; without it a
-/// transactional batch only goes to a transaction that is open here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Work {
-    Data { header: BatchHeader, records: Bytes, origin: Origin, asked: Option<Asked> },
-    Marker(Marker),
-}
-
-impl Work {
-    fn bytes(&self) -> usize {
-        match self {
-            Work::Data { records, .. } => records.len(),
-            Work::Marker(_) => 128,
-        }
-    }
-}
-
-/// What came of an [`Action::Append`] or an [`Action::Replicate`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Done {
-        first: Offset,
-        last: Offset,
-        /// (leader epoch, first offset) of the epochs that begin with it.
-        epochs: Vec<(i32, Offset)>,
-        transactions: Vec<TxnChange>,
-    },
-    /// In the log already, at these offsets.
-    Duplicate { first: Offset, last: Offset },
-    /// The marker is in the log already.
-    MarkerThere,
-    /// Certainly not appended.
-    Refused(ErrorCode),
-    /// The log is not usable any more; whether it was appended is unknown.
-    Failed,
-}
-
-/// Whom this node follows, as the controller committed it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Following {
-    pub leader_epoch: i32,
-    pub partition_epoch: i32,
-    /// `None` while the partition has no leader.
-    pub leader: Option<i32>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// Lead from now on, or the in-sync set changed meanwhile.
-    Lead(Leadership),
-    Follow(Following),
-    Append {
-        token: Token,
-        work: Work,
-        acks: Acks,
-    },
-    Appended {
-        token: Token,
-        outcome: Outcome,
-    },
-    /// What the leader of `leader_epoch` answered to a fetch from this log's end: whole batches, perhaps none.
-    Replicate {
-        token: Token,
-        leader_epoch: i32,
-        records: Bytes,
-        /// The leader's.
-        high_watermark: Offset,
-    },
-    /// The leader of `leader_epoch` holds other records from here on: the greatest of its epochs that is at or below the
-    /// one asked for, and where that ends (KIP-320).
-    Truncate {
-        token: Token,
-        leader_epoch: i32,
-        diverging: (i32, Offset),
-    },
-    /// `None` if the log failed.
-    Truncated {
-        token: Token,
-        log: Option<Start>,
-    },
-    /// A follower fetched from this leader.
-    Fetched(Fetched),
-    /// The controller's answer to an [`Action::AlterIsr`].
-    IsrAnswered {
-        attempt: u64,
-        result: Result<IsrState, ErrorCode>,
-    },
-    /// Time to look for members that do not keep up.
-    Tick,
-    /// A flush ended: everything below is durable here.
-    Flushed(Offset),
-    FlushFailed,
-    Close,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Append it and answer with [`Input::Appended`]. No other is given before that, nor are the next two.
-    Append {
-        token: Token,
-        work: Work,
-        leader_epoch: i32,
-    },
-    /// Append the leader's batches as they are and answer with [`Input::Appended`].
-    Replicate {
-        token: Token,
-        records: Bytes,
-    },
-    /// Cut the log at `offset`, durably, and answer with [`Input::Truncated`].
-    Truncate {
-        token: Token,
-        offset: Offset,
-    },
-    /// Begin to sync; answer with [`Input::Flushed`] or [`Input::FlushFailed`]. No other is given before that.
-    Flush,
-    /// Let readers see these bounds. Always before the replies that they allow.
-    Publish(Bounds),
-    Reply {
-        token: Token,
-        result: Result<Appended, ErrorCode>,
-    },
-    /// The answer to [`Input::Replicate`] and [`Input::Truncate`]: where to fetch from next.
-    Position {
-        token: Token,
-        result: Result<Position, ErrorCode>,
-    },
-    /// Ask the controller for this in-sync set.
-    AlterIsr(Ask),
-    /// The role changed: tell whoever waits for the earlier one.
-    RoleChanged,
-    /// The log failed: tell the broker.
-    Fail,
-    /// All is done and durable; nothing will follow.
-    Closed,
-}
-
-/// What readers may see.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bounds {
-    /// One past the last offset that the whole in-sync set has secured, as far as this replica knows.
-    pub high_watermark: Offset,
-    pub last_stable_offset: Offset,
-    /// For followers, which read past the high watermark.
-    pub log_end: Offset,
-}
-
-/// Where a follower's log ends, all of it secured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Position {
-    pub end: Offset,
-    /// Of its last batch; `None` if the log is empty.
-    pub last_epoch: Option<i32>,
-}
-
-/// The state of the log that a machine starts from, or goes on from after a truncation: all of it durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Start {
-    pub log_start: Offset,
-    pub end: Offset,
-    /// A lower bound, from an earlier life or this one.
-    pub high_watermark: Offset,
-    /// First offsets of open transactions.
-    pub open: Vec<Offset>,
-    /// (first offset, marker) of transactions whose marker is at or past the high watermark.
-    pub ended: Vec<(Offset, Offset)>,
-    pub epochs: LeaderEpochs,
-}
-
-impl Start {
-    fn transactions(&self) -> BTreeMap<Offset, Option<Offset>> {
-        let open = self.open.iter().map(|first| (*first, None));
-        let ended = self.ended.iter().filter(|(_, marker)| *marker >= self.high_watermark);
-        open.chain(ended.map(|(first, marker)| (*first, Some(*marker)))).collect()
-    }
-}
-
-/// Settings of one partition's machine.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    pub node: i32,
-    pub flush: Flush,
-    pub max_queued_bytes: usize,
-    /// A follower that has not had all there was for this long leaves the in-sync set (`replica.lag.time.max.ms`).
-    pub lag_max: Duration,
-}
 
 #[derive(Clone, Debug)]
 enum Role {
@@ -260,6 +61,7 @@ enum Queued {
     Append { token: Token, work: Work, acks: Acks },
     Replicate { token: Token, leader_epoch: i32, records: Bytes, high_watermark: Offset },
     Truncate { token: Token, leader_epoch: i32, diverging: (i32, Offset) },
+    Reset { token: Token, leader_epoch: i32, offset: Offset },
 }
 
 /// What is at the log.
@@ -268,6 +70,7 @@ enum AtLog {
     Append { token: Token, acks: Acks, leader_epoch: i32 },
     Replicate { token: Token, leader_epoch: i32, high_watermark: Offset },
     Truncate { token: Token },
+    Reset { token: Token },
 }
 
 /// One replica of one partition.
@@ -412,6 +215,14 @@ impl Machine {
             Input::Truncate { token, leader_epoch, diverging } => {
                 self.queue.push_back(Queued::Truncate { token, leader_epoch, diverging });
             }
+            Input::Reset { token, leader_epoch, offset } => {
+                self.queue.push_back(Queued::Reset { token, leader_epoch, offset });
+            }
+            Input::StartMoved(offset) => {
+                assert!(offset <= self.high_watermark, "log start {offset} past {}", self.high_watermark);
+                self.log_start = self.log_start.max(offset);
+            }
+            Input::LogFailed => self.fail(&mut actions),
             Input::Appended { token, outcome } => self.appended(token, outcome, now, &mut actions),
             Input::Truncated { token, log } => self.truncated(token, log, now, &mut actions),
             Input::Fetched(fetch) => {
@@ -548,7 +359,9 @@ impl Machine {
         let (expected, acks) = match at_log {
             Some(AtLog::Append { token, acks, .. }) => (token, Some(acks)),
             Some(AtLog::Replicate { token, .. }) => (token, None),
-            Some(AtLog::Truncate { .. }) | None => unreachable!("an append ended that was not begun"),
+            Some(AtLog::Truncate { .. } | AtLog::Reset { .. }) | None => {
+                unreachable!("an append ended that was not begun")
+            }
         };
         assert!(expected == token, "append {token} ended, {expected} was begun");
         let refuse = |error| match acks {
@@ -557,7 +370,9 @@ impl Machine {
         };
         let appended = match outcome {
             Outcome::Done { first, last, epochs, transactions } => {
-                assert!(first == self.end, "appended at {first}, the log ended at {}", self.end);
+                // A follower takes over the holes of its leader's log.
+                let follows = first == self.end || (acks.is_none() && first > self.end);
+                assert!(follows, "appended at {first}, the log ended at {}", self.end);
                 self.end = last + 1;
                 self.unflushed += 1;
                 for (epoch, offset) in epochs {
@@ -612,7 +427,9 @@ impl Machine {
                 assert!(self.leader_epoch() == leader_epoch, "the role waits for what is at the log");
                 self.agreed(token, high_watermark);
             }
-            (Ok(_), Some(AtLog::Truncate { .. }) | None) => unreachable!("an append ended that was not begun"),
+            (Ok(_), Some(AtLog::Truncate { .. } | AtLog::Reset { .. }) | None) => {
+                unreachable!("an append ended that was not begun")
+            }
         }
         self.advance(now, actions);
         self.take_next_role(now, actions);
@@ -627,8 +444,10 @@ impl Machine {
     }
 
     fn truncated(&mut self, token: Token, log: Option<Start>, now: Instant, actions: &mut Vec<Action>) {
-        let Some(AtLog::Truncate { token: expected }) = self.at_log.take() else {
-            unreachable!("a truncation ended that was not begun")
+        let (expected, reset) = match self.at_log.take() {
+            Some(AtLog::Truncate { token }) => (token, false),
+            Some(AtLog::Reset { token }) => (token, true),
+            _ => unreachable!("a truncation ended that was not begun"),
         };
         assert!(expected == token, "truncation {token} ended, {expected} was begun");
         let Some(log) = log else {
@@ -636,9 +455,10 @@ impl Machine {
             self.fail(actions);
             return;
         };
-        assert!(log.end <= self.end, "a truncation made the log longer: {} to {}", self.end, log.end);
+        assert!(reset || log.end <= self.end, "a truncation made the log longer: {} to {}", self.end, log.end);
         env::sometimes!(log.end < self.high_watermark, "partition: truncated below its high watermark");
-        self.high_watermark = self.high_watermark.min(log.end);
+        // Where a leader's log begins, it is committed.
+        self.high_watermark = if reset { log.end } else { self.high_watermark.min(log.end) };
         let log = Start { high_watermark: self.high_watermark, ..log };
         self.transactions = log.transactions();
         (self.log_start, self.end, self.flushed, self.epochs) = (log.log_start, log.end, log.end, log.epochs);
@@ -718,7 +538,7 @@ impl Machine {
             return;
         }
         while self.at_log.is_none() && !self.queue.is_empty() {
-            if self.flushing && matches!(self.queue.front(), Some(Queued::Truncate { .. })) {
+            if self.flushing && matches!(self.queue.front(), Some(Queued::Truncate { .. } | Queued::Reset { .. })) {
                 break;
             }
             let Some(next) = self.queue.pop_front() else { break };
@@ -726,7 +546,7 @@ impl Machine {
         }
         let dirty = self.flushed < self.end;
         // With more appends at hand the flush waits for them, up to a bound: one sync for all.
-        let truncating = matches!(self.at_log, Some(AtLog::Truncate { .. }));
+        let truncating = matches!(self.at_log, Some(AtLog::Truncate { .. } | AtLog::Reset { .. }));
         let waits = self.queue.iter().any(|q| matches!(q, Queued::Append { .. } | Queued::Replicate { .. }));
         let idle = self.at_log.is_none() && !waits;
         let wanted = self.settings.flush == Flush::Fsync || self.closing;
@@ -765,7 +585,9 @@ impl Machine {
                 self.at_log = Some(AtLog::Append { token, acks, leader_epoch });
                 actions.push(Action::Append { token, work, leader_epoch });
             }
-            Queued::Replicate { token, leader_epoch, .. } | Queued::Truncate { token, leader_epoch, .. }
+            Queued::Replicate { token, leader_epoch, .. }
+            | Queued::Truncate { token, leader_epoch, .. }
+            | Queued::Reset { token, leader_epoch, .. }
                 if !follows(leader_epoch) =>
             {
                 actions.push(Action::Position { token, result: Err(ErrorCode::FENCED_LEADER_EPOCH) });
@@ -789,6 +611,16 @@ impl Machine {
                 env::sometimes!(true, "partition: a follower cuts away what its leader does not have");
                 self.at_log = Some(AtLog::Truncate { token });
                 actions.push(Action::Truncate { token, offset });
+            }
+            Queued::Reset { token, offset, .. } => {
+                if offset <= self.end {
+                    self.unsecured.insert((self.end, token), ());
+                    self.advance(now, actions);
+                    return;
+                }
+                env::sometimes!(true, "partition: a follower begins anew where its leader's log begins");
+                self.at_log = Some(AtLog::Reset { token });
+                actions.push(Action::Reset { token, offset });
             }
         }
     }
@@ -834,7 +666,10 @@ impl Machine {
         let result = Err(error);
         let unsecured = std::mem::take(&mut self.unsecured).into_keys().map(|(_, token)| token);
         let queued = std::mem::take(&mut self.queue).into_iter().map(|q| match q {
-            Queued::Append { token, .. } | Queued::Replicate { token, .. } | Queued::Truncate { token, .. } => token,
+            Queued::Append { token, .. }
+            | Queued::Replicate { token, .. }
+            | Queued::Truncate { token, .. }
+            | Queued::Reset { token, .. } => token,
         });
         actions.extend(unsecured.chain(queued).map(|token| Action::Position { token, result }));
         actions.push(Action::Fail);

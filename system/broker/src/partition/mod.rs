@@ -3,9 +3,10 @@
 //!
 //! | file | one line |
 //! |--|--|
-//! | `machine` | decides: order, flush, acknowledgement, bounds, truncation, roles |
+//! | `machine`, `messages` | decides: order, flush, acknowledgement, bounds, truncation, roles; what goes in and comes out |
 //! | `leader` | what a leader knows of the other replicas; the in-sync set |
 //! | `isr` | what is asked of the controller |
+//! | `clean` | one pass of the cleaner |
 //! | `driver` | does it on the log, with a crash point around each action |
 //! | `probe` | tells the harness |
 //!
@@ -13,10 +14,12 @@
 //! `Ok` means that the batch is on the disk of every in-sync replica; a reader never sees a record at or past the bound
 //! of its isolation, and the bounds of one leadership never go back.
 
+mod clean;
 mod driver;
 pub mod isr;
 pub mod leader;
 pub mod machine;
+mod messages;
 pub mod probe;
 
 use std::cell::RefCell;
@@ -31,6 +34,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use env::sync::{mpsc, oneshot};
 use env::task::AbortOnDrop;
+use log::compaction::Cleaned;
 use log::{AbortedTransaction, LogConfig, LogError, LogReader, Marker, Offset};
 use protocol::batch::{BatchHeader, split};
 use protocol::{ErrorCode, Uuid};
@@ -285,6 +289,45 @@ impl Partition {
     pub async fn truncate(&self, leader_epoch: i32, diverging: (i32, Offset)) -> Result<Position, ErrorCode> {
         let (reply, answer) = oneshot::channel();
         let _ = self.0.commands.send(Command::Truncate { leader_epoch, diverging, reply });
+        answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
+    }
+
+    /// Gives up this log for one that begins, and for now ends, at `offset`, where the log of the leader of `leader_epoch`
+    /// begins; see [`Partition::replicate`].
+    pub async fn reset(&self, leader_epoch: i32, offset: Offset) -> Result<Position, ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.commands.send(Command::Reset { leader_epoch, offset, reply });
+        answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
+    }
+
+    /// Reads the log past all bounds; what is to be cleaned or given up is decided from it.
+    pub fn reader(&self) -> &LogReader {
+        &self.0.reader
+    }
+
+    /// Rolls segments at this many bytes from the next append on.
+    pub fn set_segment_bytes(&self, segment_bytes: u32) {
+        let _ = self.0.commands.send(Command::SetSegmentBytes(segment_bytes));
+    }
+
+    /// Lets the log begin at `offset`, or at the high watermark if that is lower. Where it begins then.
+    pub async fn start_at(&self, offset: Offset) -> Result<Offset, ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.commands.send(Command::StartAt { offset, reply });
+        answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
+    }
+
+    /// Puts what a cleaner wrote in its place. False if it is not of the log as it is now, or the disk is full.
+    pub async fn swap(&self, cleaned: Cleaned) -> Result<bool, ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.commands.send(Command::Swap { cleaned: Box::new(cleaned), reply });
+        answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
+    }
+
+    /// A cleaner's pass that reached up to `offset` is over.
+    pub async fn cleaned_to(&self, offset: Offset) -> Result<(), ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.commands.send(Command::CleanedTo { offset, reply });
         answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
     }
 

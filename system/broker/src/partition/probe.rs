@@ -81,6 +81,21 @@ pub enum PartitionEvent {
         producer_epoch: i16,
         base_sequence: i32,
     },
+    /// The log begins at `offset` from now on.
+    StartMoved {
+        offset: Offset,
+    },
+    /// The segments of `[base, end)` were compacted into one.
+    Cleaned {
+        base: Offset,
+        end: Offset,
+        bytes_before: u64,
+        bytes_after: u64,
+    },
+    /// Everything was given up for a log that begins at `offset`, as the leader's does.
+    Reset {
+        offset: Offset,
+    },
     Rolled {
         base: Offset,
     },

@@ -323,7 +323,7 @@ impl Replica {
             }
             Action::AppendLeaderChange { base, epoch, granting } => {
                 let node = self.membership.me.id;
-                env::probe::probe(|| Probe::LeaderElected { epoch, node });
+                env::probe::probe(|| Probe::LeaderElected { epoch, node, log_end: base });
                 tracing::info!(node, epoch, offset = base, "leads the metadata log");
                 let batch = leader_change(node, &self.machine_voters(), &granting, clock::wall_ms());
                 self.append_at(base, epoch, batch).await?;

@@ -310,12 +310,22 @@ impl Task {
 }
 
 async fn take_one(asked: &Asked, answer: PartitionData) -> Result<Position, ErrorCode> {
-    ErrorCode::from_code(answer.error_code).ok()?;
+    let error = ErrorCode::from_code(answer.error_code);
+    if error == ErrorCode::OFFSET_OUT_OF_RANGE && answer.log_start_offset > asked.position.end {
+        // What this log would go on with, the leader has given up.
+        return asked.partition.reset(asked.leader_epoch, answer.log_start_offset).await;
+    }
+    error.ok()?;
     let diverging = &answer.diverging_epoch;
     if diverging.epoch >= 0 {
         // What else the answer says is of a log that this one is not a copy of yet (KAFKA-14704).
         return asked.partition.truncate(asked.leader_epoch, (diverging.epoch, diverging.end_offset)).await;
     }
     let records = answer.records.unwrap_or_default();
-    asked.partition.replicate(asked.leader_epoch, records, answer.high_watermark).await
+    let position = asked.partition.replicate(asked.leader_epoch, records, answer.high_watermark).await?;
+    if answer.log_start_offset > asked.partition.log_start_offset() {
+        // What the leader has given up goes here too, as far as it is known to be committed.
+        asked.partition.start_at(answer.log_start_offset).await?;
+    }
+    Ok(position)
 }

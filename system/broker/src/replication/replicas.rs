@@ -29,11 +29,13 @@ use protocol::{ErrorCode, Uuid};
 
 use super::checkpoint::{Checkpoint, HighWatermarks};
 use super::fetcher::{Fetchers, PartitionKey};
+use crate::config::BrokerConfig;
 use crate::context::Context;
 use crate::controller::proposal::{self, IsrChange};
 use crate::failure::BrokerError;
 use crate::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE, is_internal};
 use crate::join::join_all;
+use crate::log_settings::LogSettings;
 use crate::metadata::{MetadataImage, PartitionState};
 use crate::partition::isr::{AlterPartition, Altering, IsrProposal, IsrState};
 use crate::partition::leader::Leadership;
@@ -55,13 +57,14 @@ struct Wanted {
     topic: String,
     state: PartitionState,
     min_isr: usize,
+    segment_bytes: u32,
 }
 
 /// One copy that is open.
 struct Copy {
     partition: Partition,
-    /// (leader epoch, partition epoch, min.insync.replicas) that it was last told.
-    told: (i32, i32, usize),
+    /// (leader epoch, partition epoch, min.insync.replicas, segment.bytes) that it was last told.
+    told: (i32, i32, usize, u32),
     /// The in-sync set that it was last told of; empty before there was any.
     isr: Vec<i32>,
     /// The controller knows that it is kept here, so that a directory that is lost would be missed. Until then the only
@@ -166,9 +169,11 @@ impl Replicas {
         copy.ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
     }
 
-    /// All copies that are open here, whether or not clients find them already.
-    pub fn partitions(&self) -> Vec<Partition> {
-        self.copies.borrow().values().map(|copy| copy.partition.clone()).collect()
+    /// Every copy that is open here and has a role.
+    pub fn copies(&self) -> Vec<Partition> {
+        let copies = self.copies.borrow();
+        let partitions = copies.values().map(|copy| copy.partition.clone());
+        partitions.filter(|p| p.is_leader() || p.following().is_some()).collect()
     }
 
     fn leads(&self, key: PartitionKey, leader_epoch: i32) -> bool {
@@ -197,8 +202,7 @@ impl Replicas {
 
     async fn apply(&self, context: &Rc<Context>) -> Result<(), BrokerError> {
         let me = context.config.node_id;
-        let default_min = context.config.min_insync_replicas;
-        let wanted = context.metadata.with(|image| wanted(image, me, default_min));
+        let wanted = context.metadata.with(|image| wanted(image, me, &context.config));
         let gone: Vec<_> = self.copies.borrow().keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         for key in gone {
             self.delete(context, key).await?;
@@ -247,7 +251,8 @@ impl Replicas {
                     return Err(BrokerError::storage(dir.display(), reason));
                 }
                 claim(&self.data_dir, &dir, &id).await.map_err(missing)?;
-                let config = PartitionConfig::of(&context.config, context.metrics.clone());
+                let mut config = PartitionConfig::of(&context.config, context.metrics.clone());
+                config.log.segment_bytes = wanted.segment_bytes;
                 let controller: Rc<dyn AlterPartition> = Rc::new(Controller(Rc::downgrade(context)));
                 let failure = context.failure.clone();
                 let partition = Partition::recover(id, dir, config, high_watermark, Some(controller), failure).await?;
@@ -257,9 +262,8 @@ impl Replicas {
         for opened in join_all(opening).await {
             let (key, partition, placed) = opened?;
             // Until it has a role, nothing is served.
-            self.copies
-                .borrow_mut()
-                .insert(key, Copy { partition, told: (-1, -1, 0), isr: Vec::new(), placed, coordinator: None });
+            let copy = Copy { partition, told: (-1, -1, 0, 0), isr: Vec::new(), placed, coordinator: None };
+            self.copies.borrow_mut().insert(key, copy);
         }
         Ok(())
     }
@@ -357,6 +361,9 @@ impl Replicas {
     fn told(&self, context: &Context, key: PartitionKey, wanted: &Wanted) -> Option<Partition> {
         let mut copies = self.copies.borrow_mut();
         let copy = copies.get_mut(&key)?;
+        if copy.told.3 != wanted.segment_bytes {
+            copy.partition.set_segment_bytes(wanted.segment_bytes);
+        }
         copy.told = wanted.told();
         let before = std::mem::replace(&mut copy.isr, wanted.state.isr.clone());
         if wanted.state.leader == context.config.node_id && !before.is_empty() && before != copy.isr {
@@ -462,17 +469,18 @@ impl Replicas {
 }
 
 impl Wanted {
-    fn told(&self) -> (i32, i32, usize) {
-        (self.state.leader_epoch, self.state.partition_epoch, self.min_isr)
+    fn told(&self) -> (i32, i32, usize, u32) {
+        (self.state.leader_epoch, self.state.partition_epoch, self.min_isr, self.segment_bytes)
     }
 }
 
-fn wanted(image: &MetadataImage, me: i32, default_min: i32) -> BTreeMap<PartitionKey, Wanted> {
+fn wanted(image: &MetadataImage, me: i32, config: &BrokerConfig) -> BTreeMap<PartitionKey, Wanted> {
     let mut wanted = BTreeMap::new();
     for (topic_id, topic) in &image.topics {
-        let min_isr = usize::try_from(topic.min_insync_replicas(default_min)).unwrap_or(1);
+        let min_isr = usize::try_from(topic.min_insync_replicas(config.min_insync_replicas)).unwrap_or(1);
+        let segment_bytes = LogSettings::of(&topic.name, &topic.configs, config).segment_bytes;
         for (index, state) in topic.partitions.iter().filter(|(_, p)| p.replicas.contains(&me)) {
-            let here = Wanted { topic: topic.name.clone(), state: state.clone(), min_isr };
+            let here = Wanted { topic: topic.name.clone(), state: state.clone(), min_isr, segment_bytes };
             wanted.insert((*topic_id, *index), here);
         }
     }

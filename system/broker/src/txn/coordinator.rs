@@ -8,9 +8,8 @@ use std::rc::{Rc, Weak};
 use env::task::AbortOnDrop;
 use protocol::ErrorCode;
 
-use super::machine::{Config, Reply, Request};
+use super::machine::{Config, Machine, Reply, Request};
 use super::shard::Shard;
-use super::state::Txn;
 use crate::context::Context;
 use crate::internal_topics::{TRANSACTION_STATE, partition_for};
 use crate::partition::Partition;
@@ -57,20 +56,25 @@ impl TxnCoordinator {
         Ok(partition_for(transactional_id, partitions))
     }
 
-    /// Looks at every transactional id that this broker coordinates, as it is in the log.
-    pub(crate) fn each(&self, look: &mut dyn FnMut(&Txn)) {
-        self.shards.borrow().values().for_each(|(shard, _)| shard.each(look));
+    pub(crate) async fn request(&self, transactional_id: &str, request: Request) -> Reply {
+        match self.shard_of(transactional_id).await {
+            Ok(shard) => shard.request(transactional_id.to_owned(), request).await,
+            Err(error) => Reply::Error(error),
+        }
     }
 
-    pub(crate) async fn request(&self, transactional_id: &str, request: Request) -> Reply {
-        let index = match self.partition_of(transactional_id).await {
-            Ok(index) => index,
-            Err(error) => return Reply::Error(error),
-        };
-        let shard = self.shards.borrow().get(&index).map(|(s, _)| Rc::clone(s));
-        match shard {
-            Some(shard) => shard.request(transactional_id.to_owned(), request).await,
-            None => Reply::Error(ErrorCode::NOT_COORDINATOR),
-        }
+    /// Reads what is held of an id that is coordinated here.
+    pub(crate) async fn look<T>(&self, transactional_id: &str, f: impl FnOnce(&Machine) -> T) -> Result<T, ErrorCode> {
+        self.shard_of(transactional_id).await?.look(f)
+    }
+
+    /// All that are led here, in the order of their partitions.
+    pub(crate) fn shards(&self) -> Vec<Rc<Shard>> {
+        self.shards.borrow().values().map(|(shard, _)| Rc::clone(shard)).collect()
+    }
+
+    async fn shard_of(&self, transactional_id: &str) -> Result<Rc<Shard>, ErrorCode> {
+        let index = self.partition_of(transactional_id).await?;
+        self.shards.borrow().get(&index).map(|(shard, _)| Rc::clone(shard)).ok_or(ErrorCode::NOT_COORDINATOR)
     }
 }

@@ -11,9 +11,11 @@
 //! | `marker_sender` | the coordinator's way to send it |
 //! | `verification` | what a partition's leader asks the coordinator first |
 //! | `api` | the requests of producers |
+//! | `listing` | what is told of transactional ids |
 
 pub mod api;
 mod coordinator;
+pub(crate) mod listing;
 pub mod machine;
 mod marker_sender;
 pub mod markers;

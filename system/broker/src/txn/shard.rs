@@ -43,7 +43,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 struct Persist {
     transactional_id: String,
     token: Token,
-    txn: Txn,
+    /// `None`: the id is forgotten.
+    txn: Option<Txn>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,13 +101,6 @@ impl Shard {
         (shard, task, wait)
     }
 
-    /// Looks at every transactional id; at none while they are being read.
-    pub fn each(&self, look: &mut dyn FnMut(&Txn)) {
-        if self.phase.get() == Phase::Serving {
-            self.machine.borrow().txns().for_each(look);
-        }
-    }
-
     /// Nothing is answered, decided or marked any more.
     pub fn resign(&self) {
         self.phase.set(Phase::Resigned);
@@ -121,13 +115,8 @@ impl Shard {
 
     /// Decides and, where something must be durable first, waits for it.
     pub async fn request(self: &Rc<Self>, transactional_id: String, request: Request) -> Reply {
-        match self.phase.get() {
-            // Its image may know a topic that the next coordinator's does not know yet: that one would take the
-            // partition's topic for deleted and leave the transaction open there.
-            _ if !self.coordinates() => return Reply::Error(ErrorCode::NOT_COORDINATOR),
-            Phase::Resigned => return Reply::Error(ErrorCode::NOT_COORDINATOR),
-            Phase::Loading => return Reply::Error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
-            Phase::Serving => {}
+        if let Err(error) = self.serves() {
+            return Reply::Error(error);
         }
         let (tx, rx) = oneshot::channel();
         let id = RequestId(self.next_request.get());
@@ -135,6 +124,22 @@ impl Shard {
         self.answers.borrow_mut().insert(id, tx);
         self.submit(Input::Request { id, transactional_id, request, fresh: None });
         rx.await.unwrap_or(Reply::Error(ErrorCode::NOT_COORDINATOR))
+    }
+
+    /// Reads what is held of the ids.
+    pub fn look<T>(&self, f: impl FnOnce(&Machine) -> T) -> Result<T, ErrorCode> {
+        self.serves().map(|()| f(&self.machine.borrow()))
+    }
+
+    fn serves(&self) -> Result<(), ErrorCode> {
+        match self.phase.get() {
+            // Its image may know a topic that the next coordinator's does not know yet: that one would take the
+            // partition's topic for deleted and leave the transaction open there.
+            _ if !self.coordinates() => Err(ErrorCode::NOT_COORDINATOR),
+            Phase::Resigned => Err(ErrorCode::NOT_COORDINATOR),
+            Phase::Loading => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            Phase::Serving => Ok(()),
+        }
     }
 
     /// Whether the image still has this leadership of the partition.
@@ -156,7 +161,10 @@ impl Shard {
         for action in actions {
             match action {
                 Action::Persist { transactional_id, token, txn } => {
-                    let _ = self.persists.send(Persist { transactional_id, token, txn });
+                    let _ = self.persists.send(Persist { transactional_id, token, txn: Some(txn) });
+                }
+                Action::Forget { transactional_id, token } => {
+                    let _ = self.persists.send(Persist { transactional_id, token, txn: None });
                 }
                 Action::WriteMarkers { transactional_id, token, producer, commit, bumps, partitions } => {
                     let marker = TxnMarker { producer, commit, coordinator_epoch: self.leader_epoch, bumps };
@@ -249,11 +257,9 @@ impl Shard {
             match self.append(&group).await {
                 Ok(()) => {
                     for p in group {
-                        env::probe::probe(|| Probe::Transaction {
-                            transactional_id: p.transactional_id.clone(),
-                            state: p.txn.state,
-                            producer: p.txn.producer,
-                        });
+                        if let Some(txn) = &p.txn {
+                            self.tell(&p.transactional_id, txn);
+                        }
                         self.submit(Input::Persisted { transactional_id: p.transactional_id, token: p.token });
                     }
                 }
@@ -279,15 +285,26 @@ impl Shard {
 
     async fn append(&self, group: &[Persist]) -> Result<(), ErrorCode> {
         let records =
-            group.iter().map(|p| (records::encode_key(&p.transactional_id), Some(records::encode_value(&p.txn))));
+            group.iter().map(|p| (records::encode_key(&p.transactional_id), p.txn.as_ref().map(records::encode_value)));
         let batch = batch_of(records, env::clock::wall_ms()).build();
         let partition = Some(self.partition.id().partition);
-        let completes = |p: &Persist| matches!(p.txn.state, State::CompleteCommit | State::CompleteAbort);
+        let ended = |txn: &Txn| matches!(txn.state, State::CompleteCommit | State::CompleteAbort);
+        let completes = |p: &Persist| p.txn.as_ref().is_some_and(ended);
         let label = if group.iter().any(completes) { "txn.complete" } else { "txn.persist" };
         crash_point("broker", label, partition, When::Before).await;
         self.partition.append(batch, Origin::Coordinator, Acks::All).await?;
         crash_point("broker", label, partition, When::After).await;
         Ok(())
+    }
+
+    fn tell(&self, transactional_id: &str, txn: &Txn) {
+        env::probe::probe(|| Probe::Transaction {
+            transactional_id: transactional_id.to_owned(),
+            state: txn.state,
+            producer: txn.producer,
+            two_phase: !txn.has_timeout(),
+            coordinator_epoch: self.leader_epoch,
+        });
     }
 
     /// Takes the log's word for everything.
@@ -312,7 +329,10 @@ impl Shard {
         // Tokens go on, so that no answer to the state before is taken for one of this.
         let next_token = self.machine.borrow().next_token();
         let mut machine = Machine::new(self.config.clone(), next_token);
-        let actions = machine.load(now(), replay(found));
+        let loaded = replay(found);
+        // What was stored and never told is told now: an append may have ended without an answer.
+        loaded.iter().for_each(|(id, txn)| self.tell(id, txn));
+        let actions = machine.load(now(), loaded);
         *self.machine.borrow_mut() = machine;
         self.phase.set(Phase::Serving);
         self.execute(actions);

@@ -75,6 +75,18 @@ impl State {
         })
     }
 
+    /// As Kafka's operators know it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::Ongoing => "Ongoing",
+            Self::PrepareCommit => "PrepareCommit",
+            Self::PrepareAbort => "PrepareAbort",
+            Self::CompleteCommit => "CompleteCommit",
+            Self::CompleteAbort => "CompleteAbort",
+        }
+    }
+
     pub fn prepare(commit: bool) -> Self {
         if commit { Self::PrepareCommit } else { Self::PrepareAbort }
     }

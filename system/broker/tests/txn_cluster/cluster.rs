@@ -36,7 +36,10 @@ fn config(node_id: i32) -> BrokerConfig {
         replica_lag_max_ms: 3_000,
         broker_session_timeout_ms: 3_000,
         broker_heartbeat_interval_ms: 500,
-        segment_bytes: 20_000,
+        // Internal topics are compacted all the time, under the coordinators that read them.
+        segment_bytes: 6_000,
+        cleaner_interval_ms: 500,
+        min_cleanable_dirty_ratio: 0.1,
         ..BrokerConfig::default()
     }
 }

@@ -37,7 +37,7 @@ struct Summary {
 }
 
 /// What every sweep must have met: without them it has shown nothing.
-const RARE: [&str; 7] = [
+const RARE: [&str; 8] = [
     "a partition's leader asks a coordinator on another broker",
     "markers go to a leader on another broker",
     "a decided transaction is finished after a restart",
@@ -45,6 +45,7 @@ const RARE: [&str; 7] = [
     "a prepared transaction is kept over InitProducerId",
     "EndTxn is repeated after a lost answer",
     "a transactional producer is fenced",
+    "log: segments were replaced by a compacted one",
 ];
 
 fn run(seed: u64, faults: impl AsyncFn(&World, &[world::NodeId]) + Send) -> Summary {
@@ -119,7 +120,7 @@ fn without_faults_every_transaction_ends_as_asked() {
 }
 
 /// Steps of a transaction at its coordinator, at leaders and followers, and of the cluster around them.
-const STEPS: [&str; 16] = [
+const STEPS: [&str; 20] = [
     "txn.persist",
     "txn.complete",
     "txn.marker",
@@ -136,6 +137,10 @@ const STEPS: [&str; 16] = [
     "quorum.append",
     "disk.write",
     "net.write",
+    "clean.write",
+    "clean.swap",
+    "clean.remove",
+    "clean.rename",
 ];
 
 fn thens(n: u64) -> Then {
@@ -149,7 +154,7 @@ fn thens(n: u64) -> Then {
 
 #[test]
 fn a_coordinator_or_leader_may_die_at_every_step() {
-    let seeds = seeds(16);
+    let seeds = seeds(20);
     let runs = seeds.end - seeds.start;
     let all: Vec<_> = seeds
         .map(|seed| {
@@ -157,7 +162,7 @@ fn a_coordinator_or_leader_may_die_at_every_step() {
                 let mut rng = seed::stream(seed, "steps", &[]);
                 for n in 0..6 {
                     // Every step has its turn; later ones are rare, or come often.
-                    let label = if n == 0 { STEPS[(seed % 16) as usize] } else { *rng.choose(&STEPS) };
+                    let label = if n == 0 { STEPS[(seed % 20) as usize] } else { *rng.choose(&STEPS) };
                     let often =
                         ["append", "flush", "publish", "ack", "replicate", "fetch.send", "disk.write", "net.write"];
                     let nth = if often.contains(&label) { rng.range(1, 600) } else { rng.range(1, 40) };

@@ -282,12 +282,16 @@ impl Machine {
             last_stable_offset: -1,
             log_start_offset: -1,
             leader_epoch: None,
+            answered_in: None,
             error: None,
             sent_at,
             received_at: now,
         };
         match answer {
             Ok(answer) if answer.code.is_ok() => {
+                let asked = Leader { node: wanted.node, epoch: wanted.leader_epoch };
+                let led = self.metadata.leader(&wanted.tp) == Some(asked);
+                result.answered_in = led.then_some(wanted.leader_epoch).filter(|epoch| *epoch >= 0);
                 let bytes = answer.records.len();
                 let read =
                     read(answer.records, p.position, self.settings.isolation, answer.aborted, &self.settings.limits);
@@ -404,6 +408,7 @@ impl Machine {
             last_stable_offset: -1,
             log_start_offset: -1,
             leader_epoch: None,
+            answered_in: None,
             error: Some(FetchError { code: Some(ErrorCode::OFFSET_OUT_OF_RANGE), reason: reason.into(), stopped }),
             sent_at: now,
             received_at: now,
@@ -511,6 +516,7 @@ impl Machine {
             last_stable_offset: -1,
             log_start_offset: -1,
             leader_epoch: None,
+            answered_in: None,
             error: Some(FetchError {
                 code: Some(ErrorCode::INCONSISTENT_TOPIC_ID),
                 reason: "the topic was deleted and created again".into(),

@@ -127,6 +127,8 @@ pub struct FetchResult {
     pub log_start_offset: i64,
     /// The leader epoch of the last batch before the position, if one was read.
     pub leader_epoch: Option<i32>,
+    /// The epoch of the leader that answered; `None` where a follower did, or nobody.
+    pub answered_in: Option<i32>,
     pub error: Option<FetchError>,
     /// When the request was handed to the connection.
     pub sent_at: Instant,

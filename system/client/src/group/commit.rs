@@ -23,7 +23,7 @@ impl Shared {
         let group = self.config.group_id.as_str();
         client
             .retry("commit offsets", client.api_deadline(), async || {
-                let identity = self.membership.borrow().identity();
+                let identity = self.speaks_as();
                 let member = admin::CommitAs {
                     member_id: &identity.member_id,
                     instance_id: self.config.instance_id.as_deref(),

@@ -37,7 +37,7 @@ use crate::error::ClientError;
 use crate::metadata::TopicPartition;
 use crate::probe::ClientProbe;
 use assignor::Assignor;
-use membership::{Action, Input, Membership, Settings};
+use membership::{Action, Identity, Input, Membership, Settings};
 
 /// How often the number of partitions of the subscribed topics is looked at.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(30);
@@ -161,6 +161,8 @@ struct Shared {
     membership: RefCell<Membership>,
     /// What the application is yet to be told.
     changes: RefCell<VecDeque<Polled>>,
+    /// Who this member was when the application was last up to date.
+    last_told: RefCell<Identity>,
     /// Which take a partition is its own by: what is found out for an earlier one is void.
     takes: RefCell<BTreeMap<TopicPartition, u64>>,
     last_take: Cell<u64>,
@@ -219,6 +221,7 @@ impl GroupConsumer {
             client,
             membership: RefCell::new(membership),
             changes: RefCell::default(),
+            last_told: RefCell::default(),
             takes: RefCell::default(),
             last_take: Cell::new(0),
             acknowledging: RefCell::default(),
@@ -265,6 +268,7 @@ impl GroupConsumer {
                 return Err(GroupError { code: fatal.code, reason: fatal.reason.clone() });
             }
             let change = shared.changes.borrow_mut().pop_front();
+            shared.up_to_date();
             if let Some(change) = change {
                 if let Polled::Revoked(revoked) = &change {
                     *shared.acknowledging.borrow_mut() = Some(revoked.clone());
@@ -300,9 +304,10 @@ impl GroupConsumer {
         self.shared.membership.borrow().owned().clone()
     }
 
-    /// Who this member is, for [`Producer::send_offsets`](crate::Producer::send_offsets).
+    /// Who this member is, for [`Producer::send_offsets`](crate::Producer::send_offsets): to the application, which may be yet
+    /// to hear that it lost partitions.
     pub fn metadata(&self) -> GroupMetadata {
-        let identity = self.shared.membership.borrow().identity();
+        let identity = self.shared.speaks_as();
         GroupMetadata {
             group_id: self.shared.config.group_id.clone(),
             member_id: identity.member_id,
@@ -487,6 +492,31 @@ impl Shared {
             generation: identity.generation,
             change,
             partitions: partitions.iter().cloned().collect(),
+        }
+    }
+
+    /// The application has heard of all losses, and acts as who this member is now.
+    fn up_to_date(&self) {
+        if !self.has_losses_to_tell() {
+            *self.last_told.borrow_mut() = self.membership.borrow().identity();
+        }
+    }
+
+    fn has_losses_to_tell(&self) -> bool {
+        self.changes.borrow().iter().any(|change| matches!(change, Polled::Lost(_)))
+    }
+
+    /// In whose name the application commits. One that was fenced and joined anew in the background would otherwise let
+    /// its application commit what is no longer its own:
+    ///   1. The application polls records of p0 and begins a transaction.
+    ///   2. The member's session ends; p0 goes to another member, which reads from the offset committed before.
+    ///   3. The member joins again, by a new epoch, while the application still waits for its produce.
+    ///   4. The application commits p0's offset in its transaction, in the member's name. By the new epoch that is valid,
+    ///      and both copies of the records stand; by the old one it is fenced (KIP-447).
+    fn speaks_as(&self) -> Identity {
+        match self.has_losses_to_tell() {
+            true => self.last_told.borrow().clone(),
+            false => self.membership.borrow().identity(),
         }
     }
 

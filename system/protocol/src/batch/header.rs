@@ -11,10 +11,11 @@ const LENGTH_END: usize = 12;
 const CRC_START: usize = 17;
 const CRC_END: usize = 21;
 
-const COMPRESSION_MASK: i16 = 0x07;
+pub(super) const COMPRESSION_MASK: i16 = 0x07;
 pub(super) const LOG_APPEND_TIME: i16 = 0x08;
 pub(super) const TRANSACTIONAL: i16 = 0x10;
 pub(super) const CONTROL: i16 = 0x20;
+pub(super) const DELETE_HORIZON: i16 = 0x40;
 
 /// The fields of a batch's header, as they are in the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,12 @@ impl BatchHeader {
         self.attributes & LOG_APPEND_TIME != 0
     }
 
+    /// When the tombstones of the batch, or its marker, may be removed (KIP-534), in milliseconds since 1970. Compaction
+    /// sets it, in the place of the base timestamp.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     pub fn compression(&self) -> Result<Compression, BatchError> {
         Compression::from_bits((self.attributes & COMPRESSION_MASK) as u8)
     }
@@ -136,7 +143,7 @@ impl BatchHeader {
     }
 
     /// What a broker demands of a batch from a producer, beyond a correct checksum (KAFKA-4340, `LogValidator`): one
-    /// record or more, offset deltas without gaps, no control batch, a known compression, sequences if and only if
+    /// record or more, offset deltas without gaps, no control batch, no delete horizon, a known compression, sequences if and only if
     /// there is a producer id.
     pub fn check_produced(&self) -> Result<(), BatchError> {
         if self.records_count == 0 || self.records_count.checked_sub(1) != Some(self.last_offset_delta) {
@@ -144,6 +151,9 @@ impl BatchHeader {
         }
         if self.is_control() {
             return Err(BatchError::Malformed("control batch from a client"));
+        }
+        if self.delete_horizon_ms().is_some() {
+            return Err(BatchError::Malformed("delete horizon from a client"));
         }
         self.compression()?;
         if self.has_producer_id() && (self.producer_id < 0 || self.producer_epoch < 0 || self.base_sequence < 0) {

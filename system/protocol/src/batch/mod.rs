@@ -17,12 +17,14 @@ mod compression;
 mod control;
 mod header;
 mod record;
+mod retain;
 
 pub use builder::BatchBuilder;
 pub use compression::{Compression, Limits};
 pub use control::{ControlRecord, ControlType};
 pub use header::{BatchHeader, HEADER_LEN, add_sequence, assign, split};
 pub use record::{Record, check_records, decode_records};
+pub use retain::retain;
 
 /// `producer_id` of a batch without a producer's identity.
 pub const NO_PRODUCER_ID: i64 = -1;

@@ -156,6 +156,9 @@ fn read_by(group: &Group) -> Option<BTreeSet<String>> {
 pub(crate) async fn delete_offsets(context: &Rc<Context>, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let response = OffsetDeleteResponse::default();
     let group = request.group_id.as_str();
+    let exists = |topic: &str, index: i32| {
+        context.metadata.with(|image| image.topic(topic).is_some_and(|t| t.partitions.contains_key(&index)))
+    };
     let mut subscribed = BTreeSet::new();
     let error = match context.groups().shard(group).await {
         Err(error) => error,
@@ -170,6 +173,7 @@ pub(crate) async fn delete_offsets(context: &Rc<Context>, request: OffsetDeleteR
                 let asked = request.topics.iter().flat_map(|t| {
                     t.partitions.iter().map(|p| -> Place { (t.name.as_str().to_owned(), p.partition_index) })
                 });
+                let asked = asked.filter(|p| exists(&p.0, p.1));
                 Ok(asked.filter(|p| !subscribed.contains(&p.0) && known.contains(p)).collect())
             };
             shard.forget(group, which).await
@@ -179,9 +183,12 @@ pub(crate) async fn delete_offsets(context: &Rc<Context>, request: OffsetDeleteR
         return response.with_error_code(error.code());
     }
     let topics = request.topics.into_iter().map(|t| {
-        let error =
+        let of_topic =
             if subscribed.contains(t.name.as_str()) { ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC } else { ErrorCode::NONE };
+        let name = t.name.clone();
         let partitions = t.partitions.into_iter().map(|p| {
+            let known = exists(name.as_str(), p.partition_index);
+            let error = if known { of_topic } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
             OffsetDeleteResponsePartition::default()
                 .with_partition_index(p.partition_index)
                 .with_error_code(error.code())

@@ -21,6 +21,8 @@ pub(super) struct Change {
     pub after: After,
     /// Another instance took the id over: the holder of the identity before is not to learn the new one.
     pub fences: bool,
+    /// The id is forgotten with it.
+    pub forgets: bool,
     /// Joining requests that came meanwhile.
     pub waiting: VecDeque<(RequestId, Request)>,
 }
@@ -32,6 +34,8 @@ pub(super) struct Entry {
     pub last: Option<ProducerIdEpoch>,
     /// When the ongoing transaction times out.
     pub deadline: Option<Instant>,
+    /// When the id, which has no transaction, is forgotten.
+    pub expires: Option<Instant>,
     pub change: Option<Change>,
     /// The change whose markers are being written.
     pub marking: Option<Token>,
@@ -40,14 +44,26 @@ pub(super) struct Entry {
 impl Entry {
     /// Of a state that nobody waits for.
     pub fn new(txn: Txn, deadline: Option<Instant>) -> Self {
-        Self { txn, last: None, deadline, change: None, marking: None }
+        Self { txn, last: None, deadline, expires: None, change: None, marking: None }
+    }
+
+    /// Nothing of it is in the log: its first record is on the way there.
+    pub fn is_new(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.target == self.txn)
     }
 
     pub fn change_to(&mut self, transactional_id: &str, token: Token, target: Txn, after: After) -> Action {
         assert!(self.change.is_none(), "two changes of {transactional_id} at a time");
         let txn = target.clone();
-        self.change = Some(Change { token, target, after, fences: false, waiting: VecDeque::new() });
+        self.change = Some(Change { token, target, after, fences: false, forgets: false, waiting: VecDeque::new() });
         Action::Persist { transactional_id: transactional_id.to_owned(), token, txn }
+    }
+
+    pub fn forget(&mut self, transactional_id: &str, token: Token) -> Action {
+        assert!(self.change.is_none(), "two changes of {transactional_id} at a time");
+        let (target, after) = (self.txn.clone(), After::Nothing);
+        self.change = Some(Change { token, target, after, fences: false, forgets: true, waiting: VecDeque::new() });
+        Action::Forget { transactional_id: transactional_id.to_owned(), token }
     }
 
     pub fn fence(&mut self, fences: bool) {

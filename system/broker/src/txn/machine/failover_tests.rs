@@ -170,7 +170,8 @@ impl World {
             });
             self.log.extend(persists.take(kept));
         }
-        let mut machine = Machine::new(Config { max_timeout_ms: 60_000, two_phase_commit: true }, 0);
+        let mut machine =
+            Machine::new(Config { max_timeout_ms: 60_000, two_phase_commit: true, expiration_ms: 1_000_000_000 }, 0);
         let actions = machine.load(self.now(), replay(self.log.clone()));
         self.coordinators.push(Coordinator { machine, queue: actions.into(), waiting: BTreeMap::new() });
         // Its client hears nothing more of what it asked.

@@ -24,6 +24,8 @@ pub struct Now {
 pub struct Config {
     pub max_timeout_ms: i32,
     pub two_phase_commit: bool,
+    /// An id without a transaction that nothing was done with for so long is forgotten (`transactional.id.expiration.ms`).
+    pub expiration_ms: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,6 +101,11 @@ pub enum Action {
         transactional_id: String,
         token: Token,
         txn: Txn,
+    },
+    /// Append that the id is forgotten; its end is that of any change.
+    Forget {
+        transactional_id: String,
+        token: Token,
     },
     WriteMarkers {
         transactional_id: String,

@@ -40,6 +40,8 @@ use entry::{After, Entry};
 
 /// Requests of one transactional id that may wait for its change on the way to the log.
 const MAX_WAITING: usize = 64;
+/// After a try to forget an id that was refused.
+const FORGET_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Machine {
@@ -58,12 +60,14 @@ impl Machine {
         self.next_token
     }
 
+    /// The durable state of an id.
     pub fn txn(&self, transactional_id: &str) -> Option<&Txn> {
-        self.entries.get(transactional_id).map(|e| &e.txn)
+        self.entries.get(transactional_id).filter(|e| !e.is_new()).map(|e| &e.txn)
     }
 
-    pub fn txns(&self) -> impl Iterator<Item = &Txn> {
-        self.entries.values().map(|e| &e.txn)
+    /// The durable state of each id, in the order of ids.
+    pub fn txns(&self) -> impl Iterator<Item = (&String, &Txn)> {
+        self.entries.iter().filter(|(_, e)| !e.is_new()).map(|(id, e)| (id, &e.txn))
     }
 
     /// Takes over what the log replayed to: decided transactions are finished, ongoing ones keep the rest of their
@@ -78,6 +82,7 @@ impl Machine {
             });
             let (token, next) = (self.token(), self.token());
             let mut entry = Entry::new(txn, deadline);
+            entry.expires = self.expires(now, &entry.txn);
             env::sometimes!(entry.txn.state.is_prepare(), "a decided transaction is finished after a restart");
             if entry.txn.state.is_prepare() {
                 actions.extend(entry.finish(now, &transactional_id, token, next));
@@ -89,7 +94,8 @@ impl Machine {
 
     /// When [`Input::Tick`] is wanted next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.entries.values().filter(|e| e.change.is_none()).filter_map(|e| e.deadline).min()
+        let idle = self.entries.values().filter(|e| e.change.is_none());
+        idle.filter_map(|e| e.deadline.into_iter().chain(e.expires).min()).min()
     }
 
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Action> {
@@ -184,13 +190,30 @@ impl Machine {
         Ok(Decision::Change(Txn::new(producer, timeout_ms, now.wall_ms), reply))
     }
 
+    /// When an id in this state is forgotten. The wall clock may have stepped: never later than a whole expiration.
+    fn expires(&self, now: Now, txn: &Txn) -> Option<Instant> {
+        let idle = matches!(txn.state, State::Empty | State::CompleteCommit | State::CompleteAbort);
+        let gone = now.wall_ms.saturating_sub(txn.last_update_ms).clamp(0, self.config.expiration_ms);
+        idle.then(|| now.instant + ms(self.config.expiration_ms - gone))
+    }
+
     fn persisted(&mut self, now: Now, transactional_id: String, token: Token) -> Vec<Action> {
         let next = self.token();
+        let of = |e: &Entry| e.change.as_ref().filter(|c| c.token == token).map(|c| (c.forgets, c.target.clone()));
+        let expires = match self.entries.get(&transactional_id).and_then(of) {
+            Some((true, _)) => {
+                self.entries.remove(&transactional_id);
+                return Vec::new();
+            }
+            Some((false, target)) => self.expires(now, &target),
+            None => None,
+        };
         let Some(entry) = self.entries.get_mut(&transactional_id) else { return Vec::new() };
         let Some(change) = entry.change.take_if(|c| c.token == token) else { return Vec::new() };
         let before = entry.txn.client();
         let started = change.target.state == State::Ongoing && entry.txn.state != State::Ongoing;
         entry.txn = change.target;
+        entry.expires = expires;
         if entry.txn.client() != before {
             entry.last = (!change.fences).then_some(before);
         }
@@ -216,6 +239,10 @@ impl Machine {
         let next = self.token();
         let Some(entry) = self.entries.get_mut(&transactional_id) else { return Vec::new() };
         let Some(change) = entry.change.take_if(|c| c.token == token) else { return Vec::new() };
+        if change.forgets {
+            entry.expires = Some(now.instant + FORGET_AGAIN);
+            return Vec::new();
+        }
         let mut actions = Vec::new();
         if let After::Reply(id, _) = change.after {
             actions.push(Action::Reply { id, reply: Reply::Error(error) });
@@ -225,7 +252,7 @@ impl Machine {
             let target = entry.txn.completed(now.wall_ms);
             actions.push(entry.change_to(&transactional_id, next, target, After::Nothing));
         } else if entry.txn == change.target {
-            // The first record of a new id.
+            // The first record of a new id, see `Entry::is_new`.
             self.entries.remove(&transactional_id);
         }
         for (id, request) in change.waiting {
@@ -250,6 +277,15 @@ impl Machine {
             env::sometimes!(true, "a transaction times out");
             let target = entry.txn.prepared(false, entry.txn.client().bumped(), now.wall_ms);
             actions.push(entry.change_to(&transactional_id, token, target, After::Nothing));
+        }
+        let expired =
+            |e: &Entry| e.change.is_none() && e.marking.is_none() && e.expires.is_some_and(|at| at <= now.instant);
+        let idle: Vec<String> = self.entries.iter().filter(|(_, e)| expired(e)).map(|(id, _)| id.clone()).collect();
+        for transactional_id in idle {
+            let token = self.token();
+            env::sometimes!(true, "a transactional id expires");
+            let entry = self.entries.get_mut(&transactional_id);
+            actions.extend(entry.map(|entry| entry.forget(&transactional_id, token)));
         }
         actions
     }

@@ -11,6 +11,7 @@ use super::{Action, Config, Input, Machine, Now, Reply, Request, RequestId, Toke
 use crate::txn::state::{MAX_CLIENT_EPOCH, ProducerIdEpoch, State, Txn};
 
 const ID: &str = "job";
+const EXPIRATION_MS: i64 = 1_000_000_000;
 
 /// A marker, and what transaction it was for: the identity of its records.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,7 +47,7 @@ impl Bed {
     }
 
     fn config() -> Config {
-        Config { max_timeout_ms: 60_000, two_phase_commit: true }
+        Config { max_timeout_ms: 60_000, two_phase_commit: true, expiration_ms: EXPIRATION_MS }
     }
 
     fn now(&self) -> Now {
@@ -86,6 +87,10 @@ impl Bed {
                 self.markers.push(Written { producer, commit });
                 self.input(Input::MarkersWritten { transactional_id, token });
             }
+            Some(Action::Forget { transactional_id, token }) => {
+                self.log.push((transactional_id.clone(), None));
+                self.input(Input::Persisted { transactional_id, token });
+            }
             Some(other) => panic!("{other:?}"),
         }
         true
@@ -122,6 +127,34 @@ impl Bed {
     fn state(&self) -> State {
         self.machine.txn(ID).expect("known").state
     }
+}
+
+#[test]
+fn an_id_without_a_transaction_is_forgotten_after_a_while() {
+    let mut bed = Bed::new();
+    let producer = bed.init();
+    bed.now_ms += EXPIRATION_MS - 1;
+    bed.input(Input::Tick);
+    assert!(bed.queue.is_empty());
+    assert_eq!(bed.ask(add(producer, 0)), Reply::Added);
+    let ongoing = bed.machine.txn(ID).cloned();
+    assert_eq!(bed.machine.next_timeout(), Some(bed.now().instant + Duration::from_secs(1)), "its time-out only");
+    let producer = ended(bed.ask(end(producer, true)));
+    assert_ne!(bed.machine.txn(ID).cloned(), ongoing);
+    bed.crash();
+    bed.now_ms += EXPIRATION_MS;
+    bed.input(Input::Tick);
+    let Some(Action::Forget { transactional_id, token }) = bed.queue.pop_front() else { panic!("{:?}", bed.queue) };
+    let error = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+    bed.input(Input::NotPersisted { transactional_id, token, error });
+    assert!(bed.machine.txn(ID).is_some(), "until it is in the log");
+    bed.now_ms += 1_000;
+    bed.input(Input::Tick);
+    while bed.step() {}
+    assert_eq!(bed.machine.txn(ID), None);
+    assert_eq!(replay(bed.log.clone()), BTreeMap::new());
+    assert_eq!(bed.ask(add(producer, 0)), Reply::Error(ErrorCode::INVALID_PRODUCER_ID_MAPPING));
+    bed.init();
 }
 
 fn init(expected: Option<ProducerIdEpoch>, two_phase: bool, keep_prepared: bool) -> Request {
@@ -243,7 +276,8 @@ fn a_paused_producer_is_fenced_by_the_time_out() {
     assert_eq!(bed.markers, [Written { producer: producer.bumped(), commit: false }]);
     assert_eq!(bed.ask(add(producer, 0)), Reply::Error(ErrorCode::PRODUCER_FENCED));
     assert_eq!(bed.ask(end(producer, true)), Reply::Error(ErrorCode::INVALID_TXN_STATE));
-    assert_eq!(bed.machine.next_timeout(), None);
+    let expires = bed.now().instant + Duration::from_millis(EXPIRATION_MS as u64);
+    assert_eq!(bed.machine.next_timeout(), Some(expires), "only the id's own end is waited for");
 }
 
 #[test]

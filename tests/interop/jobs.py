@@ -1,6 +1,6 @@
 """Serves the flights' two jobs and checks them from outside, with kcat and confluent-kafka only.
 
-    interop.py STREAMPROOF [CHECK…]
+    jobs.py STREAMPROOF [CHECK…]
 
 Checks, all of them by default:
     job-a         rows read back read_committed equal the batch answer of `streamproof model`; no record is late
@@ -15,37 +15,20 @@ Clients assign partitions by themselves: consumer groups come with replication. 
 import csv
 import json
 import os
-import pathlib
 import queue
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from harness import PORT, ROOT, WORK, Failed, binary, expect, main
+
 FLIGHTS = ROOT / "examples/flights"
 EVENTS = FLIGHTS / "events.csv"
-WORK = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "interop"
-PORT = int(os.environ.get("INTEROP_PORT", "9092"))
 BROKER = f"127.0.0.1:{PORT}"
-BINARY = None
-
-
-def say(text):
-    print(f"interop: {text}", flush=True)
-
-
-class Failed(Exception):
-    pass
-
-
-def expect(condition, text):
-    if not condition:
-        raise Failed(text)
 
 
 class Server:
@@ -54,7 +37,7 @@ class Server:
     current = None
 
     def __init__(self, job, data):
-        self.args = [BINARY, "serve", "--job", str(FLIGHTS / job), "--data", str(data), "--until-end"]
+        self.args = [binary(), "serve", "--job", str(FLIGHTS / job), "--data", str(data), "--until-end"]
         self.lines = queue.Queue()
 
     def __enter__(self):
@@ -200,7 +183,7 @@ def identity(row):
 
 
 def batch_answer():
-    command = [BINARY, "model", "--job", str(FLIGHTS / "job-a.toml"), "--events", str(EVENTS)]
+    command = [binary(), "model", "--job", str(FLIGHTS / "job-a.toml"), "--events", str(EVENTS)]
     done = subprocess.run(command, text=True, capture_output=True, timeout=60, check=True)
     return {identity(row): row for row in map(json.loads, done.stdout.splitlines())}
 
@@ -223,16 +206,16 @@ def check_a():
     expect(sorted(read_with_kcat("delays-hourly")) == sorted(rows), "kcat and confluent-kafka read different rows")
     late = read_committed("flights-late")
     expect(not late, f"{len(late)} records are late, such as {late[:1]}")
-    say(f"  {len(rows)} rows equal the batch answer, no record is late")
+    return f"{len(rows)} rows equal the batch answer, no record is late"
 
 
 def check_b():
     late = read_with_kcat("flights-tight-late")
     expect(len(late) >= 1, "no record is late")
-    command = [BINARY, "check", "--job", str(FLIGHTS / "job-b.toml"), "--brokers", BROKER]
+    command = [binary(), "check", "--job", str(FLIGHTS / "job-b.toml"), "--brokers", BROKER]
     done = subprocess.run(command, text=True, capture_output=True, timeout=90)
     expect(done.returncode == 0, f"check exits {done.returncode}:\n{done.stdout}{done.stderr}")
-    say(f"  check passes with {len(late)} late records: {done.stdout.splitlines()[0] if done.stdout else ''}")
+    return f"check passes with {len(late)} late records"
 
 
 JOBS = {"a": ("job-a.toml", check_a), "b": ("job-b.toml", check_b)}
@@ -251,8 +234,9 @@ def undisturbed(which):
         produce_with_kcat("flights", events[: len(events) // 2])
         produce_with_confluent("flights", events[len(events) // 2:])
         server.drain()
-        check()
+        said = check()
         server.stop()
+    return said
 
 
 def killed(which):
@@ -272,15 +256,16 @@ def killed(which):
         server.kill()  # somewhere in the drain, or just after it
     with Server(job, data) as server:
         server.drain_again()
-        check()
+        said = check()
         server.stop()
+    return said
 
 
 def refusals():
     data = fresh("data-refusals")
     with Server("job-a.toml", data) as server:
         def refused(data, listen, *words):
-            command = [BINARY, "serve", "--job", str(FLIGHTS / "job-a.toml"), "--data", str(data)]
+            command = [binary(), "serve", "--job", str(FLIGHTS / "job-a.toml"), "--data", str(data)]
             done = subprocess.run(command, text=True, capture_output=True, timeout=30,
                                   env=dict(os.environ, STREAMPROOF_LISTEN=listen))
             expect(done.returncode == 2, f"exit {done.returncode}, not 2: {done.stderr}")
@@ -291,6 +276,7 @@ def refusals():
         expect(not other.exists(), "a refused command made its data directory")
         refused(data, "127.0.0.1:0", str(data), "held by another process")
         server.signal(signal.SIGTERM)
+    return "a port and a data directory in use are refused"
 
 
 CHECKS = {
@@ -302,23 +288,6 @@ CHECKS = {
 }
 
 
-def main():
-    global BINARY
-    BINARY = str(pathlib.Path(sys.argv[1]).resolve())
-    WORK.mkdir(parents=True, exist_ok=True)
-    (WORK / "serve.log").unlink(missing_ok=True)
-    failed = 0
-    for name in sys.argv[2:] or CHECKS:
-        started = time.monotonic()
-        say(name)
-        try:
-            CHECKS[name]()
-            say(f"{name}: ok, {time.monotonic() - started:.1f} s")
-        except (Failed, subprocess.SubprocessError) as e:
-            failed += 1
-            say(f"{name}: FAILED: {e}")
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    (WORK / "serve.log").unlink(missing_ok=True)
+    main(CHECKS)

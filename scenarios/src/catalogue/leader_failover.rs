@@ -1,0 +1,46 @@
+//! Leaders die right after they acknowledged, again and again, and so do the brokers that follow them.
+//!
+//! The high watermark of a follower lags that of its leader by a fetch (KIP-101): what a leader acknowledged is safe only
+//! if the next leader keeps what it has.
+
+use super::{CLUSTER_PROPERTIES, Entry};
+use crate::generate::{
+    Families, Mix, broker_node, cluster, persistence, stream, strike, transactions_partition, workload_partition,
+};
+use crate::plan::{Action, Family, Plan, Target, Trigger};
+
+pub const ENTRY: Entry = Entry {
+    name: "leader_failover",
+    story: "Producers write to three brokers that replicate. \
+            Whoever leads a partition, coordinates a transaction or the cluster crashes, loses power or stands still, and sometimes the one that took over too. \
+            Every acknowledged record is in the log once, all copies agree below the high watermark, and no transaction hangs.",
+    properties: CLUSTER_PROPERTIES,
+    must_fail: None,
+    allowed: &[],
+    rare: &[],
+    generate: Some(generate),
+};
+
+fn generate(seed: u64, families: &Families) -> Plan {
+    let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 };
+    let mut plan = cluster(ENTRY.name, seed, families, mix);
+    let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
+    for _ in 0..rng.range(3, 7) {
+        let ms = rng.range(300, 10_000);
+        let node = match rng.range(0, 9) {
+            0..5 => Target::Leader(workload_partition(&plan, &mut rng)),
+            5 => Target::Follower(workload_partition(&plan, &mut rng)),
+            6..8 => Target::Leader(transactions_partition(&plan, &mut rng)),
+            8 => Target::Controller,
+            _ => Target::Node(broker_node(&plan, &mut rng)),
+        };
+        let restart_after_ms = rng.range(100, 3_500);
+        let (family, action) = match rng.range(0, 4) {
+            0 => (Family::Process, Action::Pause { node, for_ms: rng.range(500, 4_500) }),
+            1 => (Family::Disk, Action::Power { node, unsynced: persistence(&mut rng), restart_after_ms }),
+            _ => (Family::Process, Action::Crash { node, restart_after_ms }),
+        };
+        strike(&mut plan, family, Trigger::At { ms }, action);
+    }
+    plan
+}

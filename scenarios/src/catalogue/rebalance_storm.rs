@@ -1,0 +1,105 @@
+//! Members of groups come and go, stand still and die, while their coordinators move.
+//!
+//! One group copies the topic in transactions, with its offsets in them: a member that lost its partitions and does not
+//! know it must not commit (KIP-447), so that each record is copied once. The other commits by itself or after each poll, and
+//! reads everything at least once.
+
+use super::{Entry, GROUP_PROPERTIES};
+use crate::generate::{
+    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, stream, strike, topic, with_brokers,
+};
+use crate::plan::{
+    Action, Client, ClientRole, Commit, Family, GroupProtocol, Member, NodeName, Partition, Plan, Role, Stay, Target,
+    TopicRef, Trigger,
+};
+
+pub const ENTRY: Entry = Entry {
+    name: "rebalance_storm",
+    story: "Two groups read what producers write, one of them copies it in transactions. \
+            Members join, leave, pause for longer than their sessions and crash, and so do the coordinators of their groups. \
+            Every record is copied once and read by somebody, and no committed offset is lost.",
+    properties: GROUP_PROPERTIES,
+    must_fail: None,
+    allowed: &[],
+    rare: &[],
+    generate: Some(generate),
+};
+
+const COPIES: &str = "copies";
+
+fn generate(seed: u64, families: &Families) -> Plan {
+    let mut plan = base(ENTRY.name, seed, families);
+    with_brokers(&mut plan, 3);
+    let mut rng = stream(&plan, "shape", &[]);
+    let partitions = rng.range(2, 5) as u32;
+    mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 1, records: 150, partitions, active_ms: 12_000 });
+    let copies = topic(&plan, COPIES, rng.range(1, 3) as u32);
+    plan.topics.push(copies);
+    let first = plan.clients.len() as u32;
+    let transaction = |_: &mut seed::Rng| Commit::Transaction { to: COPIES.into() };
+    members(&mut plan, "copiers", transaction);
+    let other = |rng: &mut seed::Rng| match rng.chance(1, 2) {
+        true => Commit::Auto { every_ms: rng.range(200, 1_500) },
+        false => Commit::Each,
+    };
+    members(&mut plan, "readers", other);
+    let last = plan.clients.len() as u32 - 1;
+    let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
+    for _ in 0..rng.range(3, 7) {
+        let member = Target::Node(NodeName::new(Role::Client, rng.range(u64::from(first), u64::from(last)) as u32));
+        let node = match rng.chance(1, 4) {
+            true => Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 }),
+            false => member,
+        };
+        let for_ms = rng.range(300, 6_000);
+        let action = match rng.chance(1, 2) {
+            true => Action::Pause { node, for_ms },
+            false => Action::Crash { node, restart_after_ms: for_ms / 2 },
+        };
+        strike(&mut plan, Family::Process, Trigger::At { ms: rng.range(500, 12_000) }, action);
+    }
+    let space = FaultSpace { from_ms: 500, to_ms: 11_000 };
+    let menu = Menu { net: (0, 2), crash_points: (0, 2), duplicates: (0, 2), ..Menu::default() };
+    faults(&mut plan, space, menu);
+    plan.budgets.safety_ms = 14_000;
+    plan
+}
+
+/// Two or three members from the start on, and one or two that come and go. The last of the first stays to the end.
+fn members(plan: &mut Plan, group: &str, commit: impl Fn(&mut seed::Rng) -> Commit) {
+    let mut rng = stream(plan, group, &[]);
+    let protocol = *rng.choose(&[
+        GroupProtocol::Range,
+        GroupProtocol::RoundRobin,
+        GroupProtocol::CooperativeSticky,
+        GroupProtocol::Consumer,
+        GroupProtocol::Consumer,
+    ]);
+    let commit = commit(&mut rng);
+    let static_members = rng.chance(1, 4);
+    let firm = rng.range(2, 3);
+    for n in 0..firm + rng.range(1, 2) {
+        let stays = if n < firm {
+            vec![Stay { from_ms: rng.range(0, 1_500), until_ms: None }]
+        } else {
+            let mut stays = Vec::new();
+            let mut from_ms = rng.range(500, 3_000);
+            while from_ms < 12_000 {
+                let until_ms = from_ms + rng.range(400, 4_000);
+                stays.push(Stay { from_ms, until_ms: Some(until_ms) });
+                from_ms = until_ms + rng.range(200, 3_000);
+            }
+            stays
+        };
+        let id = plan.clients.len() as u32;
+        let member = Member {
+            group: group.into(),
+            topic: "events".into(),
+            protocol,
+            instance_id: static_members.then(|| format!("{group}-{n}")),
+            commit: commit.clone(),
+            stays,
+        };
+        plan.clients.push(Client { id, role: ClientRole::Member(member) });
+    }
+}

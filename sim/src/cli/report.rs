@@ -1,0 +1,149 @@
+//! `streamproof report`: one HTML file of runs and failures, to be opened anywhere.
+
+use std::path::{Path, PathBuf};
+
+use reports::page::{self, Picture, Scenery};
+use reports::{Case, SweepBuilder};
+
+use super::args::{JobArgs, ReportArgs, WhichArgs};
+use super::explain::{capsule_at, told};
+use super::run::options;
+use super::{Refusal, out, which};
+use crate::capsule::Capsule;
+use crate::exit::Exit;
+use crate::explain;
+use crate::interrupt::Interrupt;
+use crate::store::{self, RunHeader};
+use crate::task::quote;
+
+/// Failures of a run that are drawn: one of each kind says more than many alike, and each is a few megabytes.
+const MAX_PICTURES: usize = 8;
+
+pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
+    let (runs, rest): (Vec<_>, Vec<_>) = args.what.iter().partition(|what| store::run_dir(what).is_some());
+    let runs: Vec<PathBuf> = runs.into_iter().filter_map(|what| store::run_dir(what)).collect();
+    if runs.len() > 1 && !args.merge {
+        return Err(Refusal::usage("several runs make one report with --merge"));
+    }
+    let mut builder = SweepBuilder::default();
+    let (mut headers, mut pictures, mut wall_ms) = (Vec::new(), Vec::new(), 0);
+    for dir in &runs {
+        let (header, wall) = add_run(dir, &mut builder)?;
+        wall_ms += wall;
+        headers.push(header);
+        for path in store::capsules(dir) {
+            if pictures.len() < MAX_PICTURES {
+                pictures.push(picture(&Capsule::read(&path).map_err(Refusal::usage)?, &path));
+            }
+        }
+    }
+    if let ([dir], [header]) = (&runs[..], &headers[..]) {
+        compare(dir, header, &mut builder);
+    }
+    let mut beside = None;
+    for what in rest {
+        let which = WhichArgs { what: what.clone(), job: JobArgs::default(), faults: args.faults.clone() };
+        let interrupt = Interrupt::default();
+        for named in which::select(&which)? {
+            let (capsule, path) = capsule_at(&named, &options(Some(1))?, &interrupt)?;
+            pictures.push(picture(&capsule, &path));
+            beside.get_or_insert(path);
+        }
+    }
+    let output = args.output.clone().unwrap_or_else(|| match (&runs[..], beside) {
+        ([dir], _) => dir.join("report.html"),
+        ([], Some(capsule)) => capsule.with_extension("html"),
+        _ => PathBuf::from(".streamproof/report.html"),
+    });
+    let title = match (&headers[..], &pictures[..]) {
+        ([header], _) => format!("streamproof run {}", header.id),
+        ([], [one]) => format!("streamproof {}", one.name),
+        ([], many) => format!("streamproof, {} runs", many.len()),
+        (many, _) => format!("streamproof, {} runs together", many.len()),
+    };
+    let names = headers.into_iter().map(|h| (h.id, format!("streamproof {}", h.command.join(" ")))).collect();
+    let sweep = (!runs.is_empty()).then(|| builder.sweep(names, wall_ms));
+    let html = page::render(&title, sweep.as_ref(), &pictures);
+    write(&output, &html).map_err(|e| Refusal::failed(format!("{}: {e}", output.display())))?;
+    out::line(&output.display().to_string());
+    if let Some(path) = &args.perfetto {
+        let Some(first) = pictures.first() else {
+            return Err(Refusal::nothing("there is no failure to write for Perfetto"));
+        };
+        write(path, &page::perfetto(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
+        out::line(&path.display().to_string());
+    }
+    if args.open {
+        let opened = std::process::Command::new("xdg-open").arg(&output).status();
+        if !opened.is_ok_and(|status| status.success()) {
+            eprintln!("warning: failed to open it: is xdg-open there?");
+        }
+    }
+    Ok(Exit::Pass)
+}
+
+fn write(path: &Path, html: &str) -> std::io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::create_dir_all(dir)?;
+    }
+    std::fs::write(path, html)
+}
+
+fn add_run(dir: &Path, builder: &mut SweepBuilder) -> Result<(RunHeader, u64), Refusal> {
+    let header = store::read_run(dir, &mut |report| builder.add(&report)).map_err(Refusal::usage)?;
+    let (wall_ms, canaries) = store::figures(dir);
+    builder.canaries(canaries);
+    Ok((header, wall_ms))
+}
+
+/// With the newest earlier run of the same command, if it is kept.
+fn compare(dir: &Path, header: &RunHeader, builder: &mut SweepBuilder) {
+    let Some(root) = dir.parent() else { return };
+    let ids = store::ids(root).unwrap_or_default();
+    let earlier = ids.into_iter().rev().filter(|id| *id < header.id);
+    for id in earlier {
+        let mut reports = Vec::new();
+        let failing = &mut |report: reports::SeedReport| {
+            if report.verdict.is_failure() {
+                reports.push(report);
+            }
+        };
+        if store::read_run(&root.join(&id), failing).is_ok_and(|before| before.command == header.command) {
+            builder.compare(&reports);
+            return;
+        }
+    }
+}
+
+/// A capsule as the page draws it, with what `explain` found out about it, if it was asked.
+fn picture(capsule: &Capsule, path: &Path) -> Picture {
+    let mut told = told(capsule, None);
+    if let Some(told) = &mut told {
+        explain::Found::read(path, told);
+    }
+    let file = quote(&path.display().to_string());
+    let build = &capsule.build;
+    let facts = [
+        ("replay", format!("streamproof replay {file}")),
+        ("explain", format!("streamproof explain {file}")),
+        ("shrink", format!("streamproof shrink {file}")),
+        ("build", format!("{}, {}, {}", build.commit_text(), build.toolchain, build.target)),
+        ("world hash", capsule.report.world_hash.clone()),
+        ("probe hash", capsule.report.probe_hash.clone()),
+    ];
+    let t = &capsule.result.timings;
+    Picture::of(Scenery {
+        case: Case {
+            plan: &capsule.plan,
+            history: &capsule.history,
+            outcome: &capsule.result.outcome,
+            report: &capsule.report,
+            notes: &capsule.result.notes,
+        },
+        scene: &capsule.result.scene,
+        phase_ends_ms: [t.healed_ms, t.converged_ms, t.drained_ms],
+        verdicts: &capsule.result.verdicts,
+        facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        told,
+    })
+}
