@@ -1,7 +1,7 @@
-"""One broker of three whose disk is full for a while, for real: a small tmpfs under its data directory.
+"""One broker of three whose disk is full for a while: a small tmpfs under its data directory.
 
-Usage: full_disk.py PROGRAM. Needs what cluster.py needs, and leave to mount (root, or sudo without a password).
-Listens on the ports from INTEROP_PORT (9092) on, and for metrics on those from 100 above.
+Usage: full_disk.py PROGRAM [CHECK…]. Needs leave to mount (root, or sudo without a password), and is skipped without. It is
+about our brokers whatever INTEROP_SYSTEM says: their metrics tell what happens.
 
 While the disk is full, what the others lead goes on, once they have taken broker 0 out of the in-sync sets
 (replica.lag.time.max.ms); what it leads itself is refused for now, and comes again. Once there is room it takes its part
@@ -9,41 +9,37 @@ again, by itself, with no record lost and none twice.
 """
 
 import os
-import pathlib
 import subprocess
-import sys
-import time
-import urllib.request
 
-from confluent_kafka import Producer
-
-import cluster
-from cluster import CLIENT, Failed, Writer, create, expect, judge, read_all, say
+from brokers import Streamproof
+from cluster import Confluent, end, judge, read_all
+from harness import WORK, Failed, Skipped, detail, main, within
 
 SIZE = "24m"
 TOPIC = "events"
 
 
-def as_root(*command):
-    subprocess.run([*([] if os.geteuid() == 0 else ["sudo", "-n"]), *command], check=True, capture_output=True, text=True)
-
-
-class OneSmallDisk(cluster.Cluster):
+class OneSmallDisk(Streamproof):
     """Broker 0 keeps its data on a disk of SIZE."""
 
     def __init__(self, name):
-        self.disk = cluster.WORK / name / "0"
+        self.disk = WORK / name / "0"
+        # One that an earlier check left when it was killed.
         self.unmount()
-        super().__init__(name)
-        self.disk.mkdir()
-        as_root("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0777", "tmpfs", str(self.disk))
+        super().__init__(name, metrics=True)
 
-    def start(self, n):
-        quorum = ",".join(f"{i}@{address}" for i, address in enumerate(cluster.ADDRESSES))
-        command = [cluster.BINARY, "serve", "--broker-id", str(n), "--quorum", quorum, "--data", str(self.data / str(n)),
-                   "--metrics", f"127.0.0.1:{cluster.PORT + 100 + n}"]
-        log = open(self.data / f"{n}.log", "a")
-        self.processes[n] = subprocess.Popen(command, stdout=log, stderr=log)
+    def form(self):
+        self.disk.mkdir()
+        error = as_root("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0777", "tmpfs", self.disk)
+        if error:
+            raise Skipped(f"a tmpfs cannot be mounted here: {error}")
+        super().form()
+
+    def unmount(self):
+        while os.path.ismount(self.disk):
+            error = as_root("umount", self.disk)
+            if error:
+                raise Failed(f"{self.disk} cannot be unmounted: {error}")
 
     def fill(self):
         """Leaves no byte free."""
@@ -57,94 +53,62 @@ class OneSmallDisk(cluster.Cluster):
     def free(self):
         (self.disk / "ballast").unlink()
 
-    def unmount(self):
-        while os.path.ismount(self.disk):
-            as_root("umount", str(self.disk))
-
     def __exit__(self, *exc):
         super().__exit__(*exc)
         self.unmount()
 
 
-class Patient(Writer):
-    """An idempotent producer that gives nothing up: librdkafka that does takes a new epoch, and writes again, under it,
-    what other partitions have and have not acknowledged."""
-
-    name, idempotent = "confluent", True
-
-    def write(self):
-        producer = Producer({**CLIENT, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 300000,
-                             "queue.buffering.max.messages": 1000000})
-
-        def delivered(error, message):
-            if error is None:
-                self.acknowledged.add(message.value().decode())
-            else:
-                self.refused[str(error)] += 1
-        while not self.stopped.is_set():
-            value = self.next()
-            producer.produce(self.topic, key=value, value=value, on_delivery=delivered)
-            producer.poll(0.002)
-        expect(producer.flush(90) == 0, "confluent-kafka has records left after 90 s")
-
-
-def measure(n, family):
-    """The sum over a family at broker n."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.PORT + 100 + n}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(int(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == family)
-
-
-def wait(seconds, what, holds):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        expect(time.monotonic() < deadline, f"not within {seconds} s: {what}")
-        time.sleep(0.3)
-
-
-def under_replicated():
-    return sum(measure(n, "kafka_server_replicamanager_underreplicatedpartitions") for n in range(3))
-
-
-def check():
-    with OneSmallDisk("full-disk") as brokers:
-        create(TOPIC, 6)
-        wait(30, "all in sync", lambda: under_replicated() == 0)
-        writer = Patient(TOPIC)
-        writer.start()
-        time.sleep(3)
-        brokers.fill()
-        refused = "kafka_log_logmanager_refusedappends_total"
-        starts = "streamproof_broker_starts_total"
-        wait(60, "broker 0 feels its full disk", lambda: measure(0, refused) > 0 or measure(0, starts) > 1)
-        wait(120, "the others go on without it", lambda: sum(measure(n, "kafka_server_replicamanager_leadercount")
-                                                             for n in (1, 2)) > 0 and under_replicated() > 0)
-        before = len(writer.acknowledged)
-        wait(30, "1000 more records are acknowledged", lambda: len(writer.acknowledged) > before + 1000)
-        say(f"  full: {under_replicated()} partitions lack a replica, {measure(0, refused)} appends refused, "
-            f"broker 0 started {measure(0, starts)} times, {len(writer.acknowledged)} records acknowledged")
-        brokers.free()
-        wait(120, "broker 0 has caught up", lambda: under_replicated() == 0)
-        time.sleep(2)
-        writer.stopped.set()
-        writer.join(120)
-        expect(not writer.is_alive(), "the writer did not end within 120 s")
-        brokers.alive()
-        judge([writer], read_all(TOPIC))
-
-
-def main():
-    cluster.BINARY = str(pathlib.Path(sys.argv[1]).resolve())
-    cluster.WORK.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    say("full-disk")
+def as_root(*command):
+    """Why it did not succeed, if so."""
+    command = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), *map(str, command)]
     try:
-        check()
-        say(f"full-disk: ok, {time.monotonic() - started:.1f} s")
-    except (Failed, OSError, subprocess.SubprocessError) as e:
-        say(f"full-disk: FAILED: {e}")
-        sys.exit(1)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except OSError as e:
+        return str(e)
+    return (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else None
+
+
+class Patient(Confluent):
+    """Gives nothing up while the disk is full: librdkafka that does takes a new epoch, and writes again, under it, what
+    other partitions have and have not acknowledged."""
+
+    GIVES_UP_S = 300
+
+
+def full_disk():
+    with OneSmallDisk("full-disk") as cluster:
+        def at_0(family):
+            return cluster.measure(0, family)
+
+        def under_replicated():
+            return sum(cluster.measure(n, "kafka_server_replicamanager_underreplicatedpartitions") for n in range(3))
+
+        def led_by_others():
+            return sum(cluster.measure(n, "kafka_server_replicamanager_leadercount") for n in (1, 2))
+
+        refused, starts = "kafka_log_logmanager_refusedappends_total", "streamproof_broker_starts_total"
+        cluster.create(TOPIC, 6)
+        within(30, "not all in sync", lambda: under_replicated() == 0)
+        writer = Patient(cluster, TOPIC)
+        writer.start()
+        within(30, "no 1000 records acknowledged", lambda: len(writer.acknowledged) > 1000)
+        cluster.fill()
+        within(60, "broker 0 does not feel its full disk", lambda: at_0(refused) > 0 or at_0(starts) > 1)
+        within(120, "the others do not go on without it", lambda: led_by_others() > 0 and under_replicated() > 0)
+        before = len(writer.acknowledged)
+        within(30, "no 1000 more records acknowledged", lambda: len(writer.acknowledged) > before + 1000)
+        said = (f"{under_replicated()} partitions lacked a replica, {at_0(refused)} appends refused, "
+                f"broker 0 started {at_0(starts)} times")
+        detail(said)
+        cluster.free()
+        within(120, "broker 0 has not caught up", lambda: under_replicated() == 0)
+        end([writer])
+        cluster.alive()
+        return f"{said}; {judge([writer], read_all(cluster, TOPIC))}"
+
+
+CHECKS = {"full-disk": full_disk}
 
 
 if __name__ == "__main__":
-    main()
+    main(CHECKS)

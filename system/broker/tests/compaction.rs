@@ -14,7 +14,7 @@ use protocol::batch::{BatchBuilder, Limits, Record, decode_records, split};
 use protocol::{ErrorCode, Uuid};
 use streamproof_broker::partition::machine::Following;
 use streamproof_broker::partition::{Acks, Isolation, Partition, PartitionConfig, TopicPartition};
-use streamproof_broker::{Failure, Flush};
+use streamproof_broker::{Failure, Flush, Metrics};
 use world::{Config, CrashPoint, PowerLaw, Target, Then, When, World, on_seed};
 
 /// The transactional producer; the others are one a life.
