@@ -15,6 +15,7 @@ use std::time::Duration;
 use env::clock::Instant;
 use protocol::{ErrorCode, Uuid};
 
+use super::offsets::Place;
 use super::records::GroupRecord;
 use super::timers::{Timer, Timers};
 use super::{classic, consumer};
@@ -280,18 +281,19 @@ impl Machine {
     }
 
     /// Whether these offsets may be committed now. A commit of a member counts as a sign of life.
-    pub fn check_commit(
+    pub fn check_commit<'a>(
         &mut self,
         now: Now,
         topics: &dyn Topics,
         group: &str,
         who: Committer<'_>,
+        places: impl Iterator<Item = &'a Place>,
     ) -> Result<(), ErrorCode> {
         let mut result = if who.generation < 0 { Ok(()) } else { Err(ErrorCode::ILLEGAL_GENERATION) };
         self.with(now, topics, group, |group, cx| {
             result = match group {
                 Group::Classic(g) => g.check_commit(cx, who),
-                Group::Consumer(g) => g.check_commit(who),
+                Group::Consumer(g) => g.check_commit(topics, who, places),
             };
         });
         result

@@ -237,8 +237,9 @@ impl Shard {
         };
         let topics = ClusterTopics(context);
         let mut checked = Ok(());
+        let places = commit.offsets.iter().map(|(place, _)| place);
         self.act(|state| {
-            checked = state.groups.check_commit(now(), &topics, &commit.group, who);
+            checked = state.groups.check_commit(now(), &topics, &commit.group, who, places);
             Vec::new()
         });
         match checked {

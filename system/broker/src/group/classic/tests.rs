@@ -254,7 +254,7 @@ fn commits_are_fenced_by_the_generation() {
     let nobody = Committer { member_id: "", instance_id: None, generation: -1, in_transaction: false };
     let check = |c: &mut Coordinator, who| {
         let now = c.now();
-        c.machine.check_commit(now, &NoTopics, "g", who)
+        c.machine.check_commit(now, &NoTopics, "g", who, [].iter())
     };
     assert_eq!(check(&mut c, nobody), Ok(()));
     assert_eq!(check(&mut c, Committer { generation: 1, ..nobody }), Err(ErrorCode::ILLEGAL_GENERATION));

@@ -118,6 +118,8 @@ impl Group {
             partitions_of(&member.current.assigned)
                 .filter(|(topic, p)| target.get(topic).is_some_and(|partitions| partitions.contains(p))),
         );
+        // Nobody has committed in an epoch of the new one.
+        member.current.since = partitions_of(&member.current.assigned).map(|p| (p, 0)).collect();
         self.owners.retain(|_, owner| owner != old);
         self.owners.extend(partitions_of(&member.current.assigned).map(|p| (p, member_id.to_owned())));
         self.statics.insert(instance.to_owned(), member_id.to_owned());

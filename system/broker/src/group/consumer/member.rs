@@ -1,6 +1,6 @@
 //! A member's current assignment, and its next step towards the target.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::Uuid;
@@ -46,12 +46,31 @@ pub struct Current {
     pub state: MemberState,
     pub assigned: Assignment,
     pub pending_revocation: Assignment,
+    /// Since which of its epochs it has had each of these without a break (KIP-1251). One that is missing, as in what
+    /// was written before there was this, it has had since `epoch`.
+    pub since: BTreeMap<(Uuid, i32), i32>,
 }
 
 impl Current {
     /// All that it may still read from.
     pub fn partitions(&self) -> impl Iterator<Item = (Uuid, i32)> + '_ {
         partitions_of(&self.assigned).chain(partitions_of(&self.pending_revocation))
+    }
+
+    /// Whether it may commit an offset of this partition in an `epoch` before its present one, of which it may not have
+    /// heard: it had the partition then, and has had it ever since.
+    pub fn may_commit(&self, partition: (Uuid, i32), epoch: i32) -> bool {
+        epoch < self.epoch
+            && self.partitions().any(|p| p == partition)
+            && self.since.get(&partition).is_some_and(|since| *since <= epoch)
+    }
+
+    /// `since` of partitions that it goes on having.
+    fn since_of<'a>(
+        &'a self,
+        partitions: impl Iterator<Item = (Uuid, i32)> + 'a,
+    ) -> impl Iterator<Item = ((Uuid, i32), i32)> + 'a {
+        partitions.map(|p| (p, self.since.get(&p).copied().unwrap_or(self.epoch)))
     }
 
     /// The next step towards `target`. `owned` is what the member says it reads from, if it says so; `is_free` tells
@@ -81,11 +100,15 @@ impl Current {
         let (keep, drop): (Vec<_>, Vec<_>) = partitions_of(&self.assigned).partition(in_target);
         let (kept, pending_revocation) = (assignment_of(keep.iter().copied()), assignment_of(drop));
         if !pending_revocation.is_empty() && still_owns(&pending_revocation, &kept) {
-            return Self { state: MemberState::Unrevoked, assigned: kept, pending_revocation, ..self.clone() };
+            let since = self.since_of(self.partitions()).collect();
+            return Self { state: MemberState::Unrevoked, assigned: kept, pending_revocation, since, ..self.clone() };
         }
         let (free, taken): (Vec<_>, Vec<_>) =
             partitions_of(target).filter(|p| !keep.contains(p)).partition(|p| is_free(p));
         let state = if taken.is_empty() { MemberState::Stable } else { MemberState::Unreleased };
+        // What it gave up and gets back is new to it: a commit from before may still be on its way.
+        let kept = self.since_of(keep.iter().copied());
+        let since = kept.chain(free.iter().map(|p| (*p, target_epoch))).collect();
         let previous_epoch = if self.epoch == target_epoch { self.previous_epoch } else { self.epoch };
         Self {
             epoch: target_epoch,
@@ -93,6 +116,7 @@ impl Current {
             state,
             assigned: assignment_of(keep.into_iter().chain(free)),
             pending_revocation: Assignment::new(),
+            since,
         }
     }
 }

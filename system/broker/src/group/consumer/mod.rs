@@ -22,7 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{ErrorCode, Uuid};
 
-use super::machine::{Client, Committer, Cx};
+use super::machine::{Client, Committer, Cx, Topics};
+use super::offsets::Place;
 use super::records::GroupRecord;
 use super::timers::Timer;
 pub use member::{Current, Member, MemberMetadata, MemberState};
@@ -214,18 +215,34 @@ impl Group {
         ErrorCode::NONE
     }
 
-    pub fn check_commit(&self, who: Committer<'_>) -> Result<(), ErrorCode> {
+    /// Whether offsets of these places may be committed (KIP-1251). A member that has moved on and was not told yet is
+    /// no zombie: its client would not try again until it has more to commit, which may be never.
+    pub fn check_commit<'a>(
+        &self,
+        topics: &dyn Topics,
+        who: Committer<'_>,
+        mut places: impl Iterator<Item = &'a Place>,
+    ) -> Result<(), ErrorCode> {
         if who.generation < 0 && self.members.is_empty() || who.in_transaction && who.is_nobody() {
             return Ok(());
         }
         // TxnOffsetCommit has no code of its own for a stale epoch.
         let stale = if who.in_transaction { ErrorCode::ILLEGAL_GENERATION } else { ErrorCode::STALE_MEMBER_EPOCH };
-        self.check_epoch(who.member_id, who.generation, stale)
+        let current = &self.member(who.member_id)?.current;
+        let may = |(topic, partition): &Place| {
+            let partition = topics.topic(topic).map(|(id, _)| (id, *partition));
+            partition.is_some_and(|p| current.may_commit(p, who.generation))
+        };
+        if current.epoch == who.generation || places.all(may) { Ok(()) } else { Err(stale) }
+    }
+
+    fn member(&self, member_id: &str) -> Result<&Member, ErrorCode> {
+        self.members.get(member_id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)
     }
 
     /// The member is known and has this epoch.
     pub fn check_epoch(&self, member_id: &str, epoch: i32, stale: ErrorCode) -> Result<(), ErrorCode> {
-        let member = self.members.get(member_id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
+        let member = self.member(member_id)?;
         if member.current.epoch == epoch { Ok(()) } else { Err(stale) }
     }
 }

@@ -206,11 +206,50 @@ fn epochs_fence() {
     assert_eq!(beat(&mut c, 1, Some(one.owned.clone())), ErrorCode::NONE);
     assert_eq!(beat(&mut c, 1, None), ErrorCode::FENCED_MEMBER_EPOCH);
     let who = Committer { member_id: "m1", instance_id: None, generation: 2, in_transaction: false };
-    let check = |who| c.group().check_commit(who);
-    assert_eq!(check(who), Ok(()));
-    assert_eq!(check(Committer { generation: 1, ..who }), Err(ErrorCode::STALE_MEMBER_EPOCH));
-    assert_eq!(check(Committer { generation: 1, in_transaction: true, ..who }), Err(ErrorCode::ILLEGAL_GENERATION));
-    assert_eq!(check(Committer { member_id: "x", ..who }), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+    let place = |partition| ("a".to_owned(), partition);
+    let check = |who, partition| c.group().check_commit(&c.cluster, who, [place(partition)].iter());
+    assert_eq!(check(who, 0), Ok(()));
+    assert_eq!(check(Committer { generation: 3, ..who }, 0), Err(ErrorCode::STALE_MEMBER_EPOCH));
+    assert_eq!(check(Committer { member_id: "x", ..who }, 0), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+    // It has had the partition since epoch 1, but the new one and none of another topic.
+    let before = Committer { generation: 1, ..who };
+    assert_eq!(check(before, 0), Ok(()));
+    assert_eq!(check(before, 4), Err(ErrorCode::STALE_MEMBER_EPOCH));
+    assert_eq!(check(Committer { in_transaction: true, ..before }, 4), Err(ErrorCode::ILLEGAL_GENERATION));
+    let all = c.group().check_commit(&c.cluster, before, [place(0), place(4)].iter());
+    assert_eq!(all, Err(ErrorCode::STALE_MEMBER_EPOCH));
+    assert_eq!(check(Committer { generation: 0, ..who }, 0), Err(ErrorCode::STALE_MEMBER_EPOCH));
+}
+
+#[test]
+fn a_partition_given_up_and_had_again_is_fenced_from_before() {
+    let mut c = Coordinator::new(4);
+    let (mut one, mut two) = (Peer::new("m1", None), Peer::new("m2", None));
+    one.hears(c.beat(one.heartbeat()));
+    one.reconcile();
+    let first = one.epoch;
+    two.hears(c.beat(two.heartbeat()));
+    for _ in 0..3 {
+        for peer in [&mut one, &mut two] {
+            peer.hears(c.beat(peer.heartbeat()));
+            peer.reconcile();
+        }
+    }
+    let kept = one.owned.clone();
+    c.beat(Heartbeat { epoch: LEAVE, ..two.heartbeat() });
+    one.hears(c.beat(one.heartbeat()));
+    one.reconcile();
+    c.fail_over();
+    assert_eq!((count(&one.owned), count(&kept)), (6, 3));
+    for (topic, name) in [(1, "a"), (2, "b")] {
+        let topic = Uuid::from_u128(topic);
+        for partition in &one.owned[&topic] {
+            let who = Committer { member_id: "m1", instance_id: None, generation: first, in_transaction: false };
+            let place = (name.to_owned(), *partition);
+            let stayed = kept.get(&topic).is_some_and(|kept| kept.contains(partition));
+            assert_eq!(c.group().check_commit(&c.cluster, who, [place].iter()).is_ok(), stayed, "{name} {partition}");
+        }
+    }
 }
 
 #[test]

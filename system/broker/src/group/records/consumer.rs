@@ -1,8 +1,9 @@
 //! The values of a consumer group's records (KIP-848), all of version 0.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use protocol::Uuid;
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::group::consumer::{Assignment, Current, MemberMetadata, MemberState};
@@ -11,6 +12,11 @@ use crate::group::machine::Client;
 const VERSION: i16 = 0;
 /// ConsumerGroupMetadataValue's tagged field with the hash of the topics (KIP-1101).
 const METADATA_HASH: u32 = 0;
+/// ConsumerGroupCurrentMemberAssignmentValue's tagged field, one for each topic, with the epochs since when the member has
+/// had the partitions (KIP-1251).
+const ASSIGNMENT_EPOCHS: u32 = 0;
+
+type Since = BTreeMap<(Uuid, i32), i32>;
 
 fn start() -> Writer {
     let mut w = Writer::new();
@@ -99,7 +105,8 @@ pub fn decode_target_epoch(value: &[u8]) -> Result<i32, CodecError> {
     Ok(epoch)
 }
 
-fn put_assignment(w: &mut Writer, a: &Assignment) {
+/// Topics with partitions; with their epochs if all are known.
+fn put_assignment(w: &mut Writer, a: &Assignment, since: &Since) {
     w.compact_len(a.len());
     for (topic, partitions) in a {
         w.uuid(*topic);
@@ -107,34 +114,49 @@ fn put_assignment(w: &mut Writer, a: &Assignment) {
         for p in partitions {
             w.i32(*p);
         }
-        w.no_tags();
+        let epochs: Option<Vec<i32>> = partitions.iter().map(|p| since.get(&(*topic, *p)).copied()).collect();
+        let epochs = epochs.map(|epochs| {
+            let mut field = Writer::new();
+            field.compact_len(epochs.len());
+            epochs.into_iter().for_each(|e| field.i32(e));
+            (ASSIGNMENT_EPOCHS, field.finish())
+        });
+        w.tags(epochs.as_slice());
     }
 }
 
-fn get_assignment(r: &mut Reader<'_>) -> Result<Assignment, CodecError> {
+fn get_assignment(r: &mut Reader<'_>, since: &mut Since) -> Result<Assignment, CodecError> {
     let mut a = Assignment::new();
     for _ in 0..r.compact_len("topics")?.unwrap_or(0) {
         let topic = r.uuid("topic id")?;
-        let mut partitions = BTreeSet::new();
+        let mut partitions = Vec::new();
         for _ in 0..r.compact_len("partitions")?.unwrap_or(0) {
-            partitions.insert(r.i32("partition")?);
+            partitions.push(r.i32("partition")?);
         }
-        skip_tags(r)?;
-        a.insert(topic, partitions);
+        r.tags("assignment epochs", |tag, mut field| {
+            if tag == ASSIGNMENT_EPOCHS {
+                let count = field.compact_len("assignment epochs")?;
+                for p in &partitions[..count.unwrap_or(0).min(partitions.len())] {
+                    since.insert((topic, *p), field.i32("assignment epoch")?);
+                }
+            }
+            Ok(())
+        })?;
+        a.insert(topic, BTreeSet::from_iter(partitions));
     }
     Ok(a)
 }
 
 pub fn encode_target(a: &Assignment) -> Bytes {
     let mut w = start();
-    put_assignment(&mut w, a);
+    put_assignment(&mut w, a, &Since::new());
     w.no_tags();
     w.finish()
 }
 
 pub fn decode_target(value: &[u8]) -> Result<Assignment, CodecError> {
     let mut r = open(value, "ConsumerGroupTargetAssignmentMemberValue")?;
-    let a = get_assignment(&mut r)?;
+    let a = get_assignment(&mut r, &mut Since::new())?;
     skip_tags(&mut r)?;
     Ok(a)
 }
@@ -144,8 +166,8 @@ pub fn encode_current(c: &Current) -> Bytes {
     w.i32(c.epoch);
     w.i32(c.previous_epoch);
     w.i8(c.state as i8);
-    put_assignment(&mut w, &c.assigned);
-    put_assignment(&mut w, &c.pending_revocation);
+    put_assignment(&mut w, &c.assigned, &c.since);
+    put_assignment(&mut w, &c.pending_revocation, &c.since);
     w.no_tags();
     w.finish()
 }
@@ -155,8 +177,9 @@ pub fn decode_current(value: &[u8]) -> Result<Current, CodecError> {
     let epoch = r.i32("epoch")?;
     let previous_epoch = r.i32("previous epoch")?;
     let state = MemberState::from_code(r.i8("state")?).ok_or(CodecError::Invalid("state"))?;
-    let assigned = get_assignment(&mut r)?;
-    let pending_revocation = get_assignment(&mut r)?;
+    let mut since = Since::new();
+    let assigned = get_assignment(&mut r, &mut since)?;
+    let pending_revocation = get_assignment(&mut r, &mut since)?;
     skip_tags(&mut r)?;
-    Ok(Current { epoch, previous_epoch, state, assigned, pending_revocation })
+    Ok(Current { epoch, previous_epoch, state, assigned, pending_revocation, since })
 }

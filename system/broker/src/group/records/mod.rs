@@ -195,7 +195,9 @@ mod tests {
             state: MemberState::Unrevoked,
             assigned: assignment.clone(),
             pending_revocation: assignment.clone(),
+            since: assignment.iter().flat_map(|(t, ps)| ps.iter().map(|p| ((*t, *p), 2))).collect(),
         };
+        let unstamped = Current { since: BTreeMap::new(), ..current.clone() };
         let (group, member_id) = (|| "g".to_owned(), || "m".to_owned());
         vec![
             GroupRecord::Classic { group: group(), value: Some(stored) },
@@ -205,6 +207,7 @@ mod tests {
             GroupRecord::TargetEpoch { group: group(), epoch: Some(8) },
             GroupRecord::Target { group: group(), member_id: member_id(), value: Some(assignment) },
             GroupRecord::Current { group: group(), member_id: member_id(), value: Some(current) },
+            GroupRecord::Current { group: group(), member_id: member_id(), value: Some(unstamped) },
             GroupRecord::Current { group: group(), member_id: member_id(), value: None },
         ]
     }
@@ -235,13 +238,14 @@ mod tests {
         assert_eq!(&key[..], b"\x00\x03\x00\x01g");
         assert_eq!(&value.unwrap()[..], b"\x00\x00\x00\x00\x00\x05\x01\x00\x08\x00\x00\x00\x00\x00\x00\x00\x01");
         let assigned = BTreeMap::from([(Uuid::from_u128(1), BTreeSet::from([2]))]);
-        let current = Current { epoch: 2, previous_epoch: 1, assigned, ..Current::default() };
+        let since = BTreeMap::from([((Uuid::from_u128(1), 2), 2)]);
+        let current = Current { epoch: 2, previous_epoch: 1, assigned, since, ..Current::default() };
         let (key, value) =
             GroupRecord::Current { group: "g".into(), member_id: "m".into(), value: Some(current) }.encode();
         assert_eq!(&key[..], b"\x00\x08\x00\x01g\x00\x01m");
         let mut expected = b"\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01\x00\x02".to_vec();
         expected.extend(Uuid::from_u128(1).as_bytes());
-        expected.extend(b"\x02\x00\x00\x00\x02\x00\x01\x00");
+        expected.extend(b"\x02\x00\x00\x00\x02\x01\x00\x05\x02\x00\x00\x00\x02\x01\x00");
         assert_eq!(value.unwrap(), expected);
     }
 
