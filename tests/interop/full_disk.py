@@ -59,13 +59,13 @@ class OneSmallDisk(Streamproof):
 
 
 def as_root(*command):
-    """Why it did not succeed, if so."""
+    """Why it did not succeed, in one line, if so."""
     command = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), *map(str, command)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except OSError as e:
         return str(e)
-    return (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else None
+    return (done.stderr.splitlines() or [f"exit {done.returncode}"])[0] if done.returncode else None
 
 
 class Patient(Confluent):

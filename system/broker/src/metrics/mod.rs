@@ -5,7 +5,7 @@
 //! |--|--|--|
 //! | `requests` | requests, answers and errors by API | |
 //! | `traffic` | records and bytes by topic | |
-//! | `storage` | flushes, failures of the disk | |
+//! | `storage` | flushes, failures of the disk, the cleaner's last round | |
 //! | `replication` | changes of in-sync sets | |
 //! | `cluster` | elections | brokers, controller, topics, as the image has them |
 //! | `quorum` | changes of the metadata log's leader | its epoch, role and offsets |

@@ -257,7 +257,8 @@ impl Driver {
                 self.crash_point("retain.delete", When::After).await;
                 let start = self.log.start_offset();
                 if start > before {
-                    tracing::debug!(partition = %self.id, from = before, to = start, "log start moved");
+                    let TopicPartition { topic, partition, .. } = &*self.id;
+                    tracing::debug!(node = self.node, topic, partition, from = before, to = start, "log start moved");
                     self.report(|| PartitionEvent::StartMoved { offset: start });
                 }
                 let input = self.done(moved, reply);
@@ -300,7 +301,8 @@ impl Driver {
         let (answer, input) = match result {
             Ok(value) => (Ok(value), None),
             Err(error) if error.is_clean() => {
-                tracing::warn!(partition = %self.id, %error, "neither cleaned nor shortened");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::warn!(node = self.node, topic, partition, %error, "neither cleaned nor shortened");
                 (Err(ErrorCode::NOT_ENOUGH_REPLICAS), None)
             }
             Err(error) => {
@@ -382,7 +384,8 @@ impl Driver {
                 self.crash_point("reset", When::After).await;
                 let log = match reset {
                     Ok(()) => {
-                        tracing::info!(partition = %self.id, offset, "began anew where the leader's log begins");
+                        let TopicPartition { topic, partition, .. } = &*self.id;
+                        tracing::info!(node = self.node, topic, partition, offset, "began anew at the leader's start");
                         self.report(|| PartitionEvent::Reset { offset });
                         Some(start(&self.log, offset))
                     }
