@@ -4,7 +4,7 @@
 //! Source: rule 21. It is judged whatever the flush mode is: page-cache acknowledgement under power loss is the legal
 //! weak configuration that must fail it (a canary).
 //!
-//! Not claimed: anything of acks 0 and 1; that a record is there once (no-duplicate); anything below a log's start.
+//! Not claimed: anything of acks 0 and 1; what a compacted topic may lack (a later record has the key); that a record is there once (no-duplicate); anything below a log's start.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ fn check(context: &Context<'_>) -> Verdict {
         context.raw().iter().map(|(at, raw)| (*at, index(context, std::iter::once(raw.log)))).collect();
     let mut unread = None;
     for (i, op) in history.ops.iter().enumerate() {
-        let OpKind::Produce { topic, partition, key, value, acks: -1, .. } = &op.kind else { continue };
+        let OpKind::Produce { topic, partition, key, value, acks: -1, txn, .. } = &op.kind else { continue };
         let OpResult::Ok { offset } = op.result else { continue };
         let at = (topic.as_str(), *partition);
         let witness = || {
@@ -54,7 +54,12 @@ fn check(context: &Context<'_>) -> Verdict {
         }
         for (reader, index) in [("the final read", read_index.get(&at)), ("every disk", disk_index.get(&at))] {
             let Some(index) = index else { continue };
+            let gone = || {
+                let compaction = context.compaction();
+                offset.is_some_and(|o| compaction.may_lack(topic, *partition, o, key.as_ref(), *txn))
+            };
             match index.binary_search_by_key(&OpId(i), |(op, _)| *op).ok().map(|at| index[at].1) {
+                None if gone() => {}
                 None => {
                     let witness = witness().expected("its record, once").found("none");
                     found.add(Some(OpId(i)), format!("an acknowledged record is missing from {reader}"), witness);

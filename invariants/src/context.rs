@@ -8,6 +8,7 @@ use history::{Control, History, LogRecord, LogSource, OpId, PartitionLog};
 use models::replay::Replay;
 
 use crate::anomalies::Analysis;
+use crate::compaction::Compaction;
 use crate::evidence::Evidence;
 
 /// Shared by all checks of one history.
@@ -16,6 +17,7 @@ pub struct Context<'a> {
     /// Sorted.
     ops: Vec<((u32, u64), OpId)>,
     raw: BTreeMap<(&'a str, i32), RawLog<'a>>,
+    compaction: Compaction<'a>,
     analysis: OnceCell<Analysis<'a>>,
     evidence: OnceCell<Option<Result<(Evidence<'a>, Replay), String>>>,
 }
@@ -52,13 +54,20 @@ impl<'a> Context<'a> {
     pub fn new(history: &'a History) -> Context<'a> {
         let mut ops: Vec<_> = history.ops.iter().enumerate().map(|(i, op)| ((op.client, op.n), OpId(i))).collect();
         ops.sort_unstable();
-        let mut context =
-            Context { history, ops, raw: BTreeMap::new(), analysis: OnceCell::new(), evidence: OnceCell::new() };
+        let mut context = Context {
+            history,
+            ops,
+            raw: BTreeMap::new(),
+            compaction: Compaction::default(),
+            analysis: OnceCell::new(),
+            evidence: OnceCell::new(),
+        };
         for log in history.logs_from(&LogSource::ReadUncommitted) {
             let ops = log.records.iter().map(|r| context.op_of(r)).collect();
             let raw = RawLog { log, fates: fates(&log.records), ops };
             context.raw.insert((&log.topic, log.partition), raw);
         }
+        context.compaction = Compaction::of(history, &context.raw);
         context
     }
 
@@ -92,6 +101,11 @@ impl<'a> Context<'a> {
     /// Raw final reads by topic and partition.
     pub(crate) fn raw(&self) -> &BTreeMap<(&'a str, i32), RawLog<'a>> {
         &self.raw
+    }
+
+    /// What compacted topics may lack.
+    pub(crate) fn compaction(&self) -> &Compaction<'a> {
+        &self.compaction
     }
 
     pub(crate) fn raw_topic(&self, topic: &str) -> impl Iterator<Item = (i32, &RawLog<'a>)> {

@@ -11,6 +11,7 @@
 mod acked_durable;
 pub mod anomalies;
 mod chain;
+mod compaction;
 mod conservation;
 mod context;
 mod convergence;

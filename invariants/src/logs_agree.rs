@@ -5,12 +5,12 @@
 //! the second decoder, below the high watermark of the final read and of every observation.
 //!
 //! Not claimed: anything past the high watermark, where logs differ until they are truncated; that a member out of sync has
-//! caught up; holes of compacted topics (internal ones, whose names begin with `__`): there only records that both have
-//! are compared.
+//! caught up; what a compacted topic may lack; holes of internal topics, whose names begin with `__`: there only records
+//! that both have are compared.
 
 use std::collections::BTreeMap;
 
-use history::{LogSource, Observed, PartitionLog, Verdict, Witness};
+use history::{LogRecord, LogSource, Observed, PartitionLog, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -65,7 +65,8 @@ fn compare(
     high: i64,
     found: &mut Violations,
 ) {
-    let compacted = a.topic.starts_with("__");
+    let internal = a.topic.starts_with("__");
+    let gone = |record: &LogRecord| internal || context.compaction().may_lack_record(&a.topic, a.partition, record);
     let start = a.log_start_offset.max(b.log_start_offset);
     let end = high.min(a.log_end_offset).min(b.log_end_offset);
     let within = |log: &PartitionLog| {
@@ -92,11 +93,11 @@ fn compare(
                 let op = context.op_of(r).or(context.op_of(l));
                 found.add(op, "two brokers hold different records", witness.found(format_args!("{r:?}")));
             }
-            (Some(one), None) if !compacted => {
+            (Some(one), None) if !gone(one) => {
                 let witness = at(offset).expected(format_args!("the record of broker {first}"));
                 found.add(context.op_of(one), "a broker lacks a committed record", witness.found("none"));
             }
-            (None, Some(one)) if !compacted => {
+            (None, Some(one)) if !gone(one) => {
                 let witness = at(offset).expected(format_args!("no record, as on broker {first}"));
                 found.add(context.op_of(one), "a broker lacks a committed record", witness.found("one"));
             }

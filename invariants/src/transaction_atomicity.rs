@@ -84,6 +84,17 @@ fn check(context: &Context<'_>) -> Verdict {
     found.verdict()
 }
 
+/// Compaction may have removed its record: a later one has the key.
+fn is_superseded(context: &Context<'_>, op: OpId) -> bool {
+    let op = &context.history.ops[op.0];
+    match (&op.kind, &op.result) {
+        (OpKind::Produce { topic, partition, key, .. }, OpResult::Ok { offset: Some(offset) }) => {
+            context.compaction().may_lack(topic, *partition, *offset, key.as_ref(), None)
+        }
+        _ => false,
+    }
+}
+
 fn judge(context: &Context<'_>, found: &mut Violations, id: u64, txn: &Txn<'_>) {
     let result = |op: OpId| &context.history.ops[op.0].result;
     let committed = txn.ends.iter().find(|(op, commit)| *commit && matches!(result(*op), OpResult::Ok { .. }));
@@ -100,7 +111,9 @@ fn judge(context: &Context<'_>, found: &mut Violations, id: u64, txn: &Txn<'_>) 
         }
         let mut written: Vec<OpId> = txn.records.iter().filter_map(|r| r.writer).collect();
         written.sort_unstable();
-        for op in txn.acknowledged.iter().filter(|op| written.binary_search(op).is_err()) {
+        for op in
+            txn.acknowledged.iter().filter(|op| written.binary_search(op).is_err() && !is_superseded(context, **op))
+        {
             let witness = Witness::default().about(format_args!("transaction {id}, {}", context.name_of(*op)));
             let witness = witness.expected("its acknowledged record").found("none");
             found.add(Some(*op), "a committed transaction lacks an acknowledged record", witness);

@@ -33,6 +33,9 @@ pub struct Facts {
     /// Topics that groups copy.
     #[serde(default)]
     pub copies: Vec<Copying>,
+    /// Topics whose logs are compacted: of each key the last committed record stays, for certain.
+    #[serde(default)]
+    pub compacted: Vec<String>,
     /// Longest time a fetch may take before the client gives it up.
     pub fetch_timeout_ns: u64,
     /// Largest deviation of a node's clock from the world's rate, in parts per million.

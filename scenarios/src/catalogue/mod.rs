@@ -3,6 +3,7 @@
 mod canary_at_least_once;
 mod canary_page_cache;
 mod checkpoint_crash;
+mod compaction;
 mod coordinator_crash;
 mod correlated_power_loss;
 mod crash_restart;
@@ -26,7 +27,7 @@ mod zombie_producer;
 pub use flights::{Event, Input, generate as generate_from_events};
 
 use crate::generate::{Families, all_families};
-use crate::plan::Plan;
+use crate::plan::{Plan, Topic};
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,34 @@ pub const GROUP_PROPERTIES: &[&str] =
 pub const ALL_PROPERTIES: &[&str] =
     &joined::<{ CLUSTER_PROPERTIES.len() + PROCESSOR.len() }>(CLUSTER_PROPERTIES, PROCESSOR);
 
+/// Judge everything.
+pub const ALL_AND_GROUP_PROPERTIES: &[&str] =
+    &joined::<{ ALL_PROPERTIES.len() + GROUPS.len() }>(ALL_PROPERTIES, GROUPS);
+
+/// What still holds where a topic prefers a leader to its records: neither durability nor order over an unclean election
+/// is promised.
+pub const UNCLEAN_PROPERTIES: &[&str] = &["one-leader", "metadata-kept", "read-equals-disk", "logs-agree"];
+
+/// The topic setting under which committed records may be lost.
+const UNCLEAN: &str = "unclean.leader.election.enable";
+
+/// The properties that judge this plan: those of its scenario, as far as its topics' settings promise them. Of compacted
+/// topics, the anomalies of clients are not: they take a log for whole.
+pub fn properties_of(plan: &Plan) -> Vec<&'static str> {
+    let all = find(&plan.scenario).map_or(&[][..], |e| e.properties);
+    let promised: &[&str] = match plan {
+        _ if may_lose_records(plan) => UNCLEAN_PROPERTIES,
+        _ if plan.topics.iter().any(Topic::is_compacted) => CLUSTER_PROPERTIES,
+        _ => all,
+    };
+    all.iter().copied().filter(|name| promised.contains(name)).collect()
+}
+
+/// A topic allows a leader that lacks committed records.
+pub fn may_lose_records(plan: &Plan) -> bool {
+    plan.topics.iter().any(|t| t.configs.get(UNCLEAN).is_some_and(|v| v == "true"))
+}
+
 /// The names of `a`, then those of `b`; `N` is how many.
 const fn joined<const N: usize>(a: &[&'static str], b: &[&'static str]) -> [&'static str; N] {
     assert!(a.len() + b.len() == N);
@@ -123,6 +152,7 @@ pub fn list() -> &'static [Entry] {
         correlated_power_loss::ENTRY,
         truncation::ENTRY,
         unclean_election::ENTRY,
+        compaction::ENTRY,
         coordinator_crash::ENTRY,
         zombie_producer::ENTRY,
         hanging_transaction::ENTRY,

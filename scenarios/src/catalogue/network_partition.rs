@@ -3,12 +3,12 @@
 //! A leader that nobody follows must not acknowledge; one that does not know that it was deposed is fenced by its epoch.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, Mix, broker_node, cluster, side_of, stream, strike, workload_partition};
+use crate::generate::{Families, Mix, broker_node, cluster_of, side_of, stream, strike, workload_partition};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
     name: "network_partition",
-    story: "Producers write to three brokers while cuts part the brokers from each other. \
+    story: "Producers write to three or five brokers while cuts part the brokers from each other. \
             A broker is left alone, with some of the clients or with none, the controller is cut off, or bytes flow in one direction only. \
             What was acknowledged stays on whatever side it was, and after healing all copies are one again.",
     properties: CLUSTER_PROPERTIES,
@@ -20,7 +20,9 @@ pub const ENTRY: Entry = Entry {
 
 fn generate(seed: u64, families: &Families) -> Plan {
     let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 };
-    let mut plan = cluster(ENTRY.name, seed, families, mix);
+    // Of five, a leader can lose a follower and keep another, on either side.
+    let brokers = if seed::draw(seed, "brokers", &[]).chance(1, 3) { 5 } else { 3 };
+    let mut plan = cluster_of(brokers, ENTRY.name, seed, families, mix);
     let mut rng = stream(&plan, "faults", &[Family::Net as u64]);
     for _ in 0..rng.range(2, 5) {
         let ms = rng.range(300, 9_000);
@@ -35,7 +37,8 @@ fn generate(seed: u64, families: &Families) -> Plan {
             1 | 2 => Action::Split { nodes: side_of(&plan, &mut rng, node, |role| role == Role::Client), for_ms },
             _ => {
                 let from = broker_node(&plan, &mut rng);
-                let to = NodeName::new(Role::Broker, (from.number + rng.range(1, 2) as u32) % 3);
+                let to =
+                    NodeName::new(Role::Broker, (from.number + rng.range(1, u64::from(brokers) - 1) as u32) % brokers);
                 Action::Cut { from: Target::Node(from), to: Target::Node(to), both: rng.chance(1, 3), for_ms }
             }
         };

@@ -2,18 +2,39 @@
 //!
 //! Swarm testing (Groce et al., 2012): a fault that is always on can hide the bug that needs its absence.
 
-use super::{ALL_PROPERTIES, Entry};
+use super::{
+    ALL_AND_GROUP_PROPERTIES, Entry, compaction, coordinator_crash, correlated_power_loss, hanging_transaction,
+    late_messages, leader_failover, network_partition, rebalance_storm, rolling_restart, truncation, unclean_election,
+    zombie_producer,
+};
 use crate::generate::{
     EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, switch_off, with_brokers, with_job,
 };
 use crate::plan::{Family, Plan};
 
+/// Three seeds of ten have the workload of one of these and the faults of its story, as far as their families are on, and a
+/// few of others.
+const STORIES: &[&Entry] = &[
+    &leader_failover::ENTRY,
+    &network_partition::ENTRY,
+    &rolling_restart::ENTRY,
+    &correlated_power_loss::ENTRY,
+    &truncation::ENTRY,
+    &unclean_election::ENTRY,
+    &compaction::ENTRY,
+    &coordinator_crash::ENTRY,
+    &zombie_producer::ENTRY,
+    &hanging_transaction::ENTRY,
+    &late_messages::ENTRY,
+    &rebalance_storm::ENTRY,
+];
+
 pub const ENTRY: Entry = Entry {
     name: "swarm",
-    story: "A job of random shape runs under faults of every family, a few of each. \
+    story: "A job of random shape, or the workload of one of the stories of brokers, runs under faults of every family. \
             Each seed switches whole families off, so that combinations and absences are both tried. \
             All properties of broker and processor hold, and after healing the job converges and drains.",
-    properties: ALL_PROPERTIES,
+    properties: ALL_AND_GROUP_PROPERTIES,
     must_fail: None,
     allowed: &[],
     rare: &[
@@ -37,8 +58,33 @@ pub const ENTRY: Entry = Entry {
 
 fn generate(seed: u64, families: &Families) -> Plan {
     let mut plan = base(ENTRY.name, seed, families);
-    let mut rng = stream(&plan, "shape", &[]);
     switch_off(&mut plan, 3, 10);
+    let mut rng = stream(&plan, "story", &[]);
+    if rng.chance(3, 10) {
+        let on = Family::ALL.into_iter().filter(|f| !plan.families_off.contains(f)).collect();
+        if let Some(generate) = rng.choose(STORIES).generate {
+            return story(generate(seed, &on));
+        }
+    }
+    with_a_job(plan)
+}
+
+/// The plan of a story, with faults of some families that its own are not of.
+fn story(mut plan: Plan) -> Plan {
+    plan.scenario = ENTRY.name.into();
+    let more = |family, high| if plan.faults.iter().any(|f| f.family == family) { (0, 0) } else { (0, high) };
+    let menu = Menu {
+        clock: more(Family::Clock, 1),
+        crash_points: more(Family::CrashPoints, 2),
+        duplicates: more(Family::Duplicates, 2),
+        ..Menu::default()
+    };
+    faults(&mut plan, FaultSpace { from_ms: 500, to_ms: 9_000 }, menu);
+    plan
+}
+
+fn with_a_job(mut plan: Plan) -> Plan {
+    let mut rng = stream(&plan, "shape", &[]);
     let twists = !plan.families_off.contains(&Family::EventTime);
     let job = JobText {
         window_ms: *rng.choose(&[400, 700, 1_000, 2_000]),

@@ -3,7 +3,7 @@
 //! Acknowledged records may be lost then, and the high watermark may fall; what must hold is that the copies agree in the
 //! end, that each epoch has one leader, and that clients and brokers come through it.
 
-use super::Entry;
+use super::{Entry, UNCLEAN, UNCLEAN_PROPERTIES};
 use crate::generate::{Families, Mix, cluster, stream, strike, workload_partition};
 use crate::plan::{Action, Family, Plan, Target, Trigger};
 
@@ -12,21 +12,18 @@ pub const ENTRY: Entry = Entry {
     story: "A topic allows that a replica which lacks acknowledged records may lead. \
             Leaders are cut off, in-sync sets shrink to one, that one dies, and another takes over. \
             Records may be lost, but each epoch has one leader, metadata is kept, and every log is what a reader gets.",
-    properties: PROPERTIES,
+    properties: UNCLEAN_PROPERTIES,
     must_fail: None,
     allowed: &[],
     rare: &[],
     generate: Some(generate),
 };
 
-/// Neither durability nor order over an unclean election is promised.
-const PROPERTIES: &[&str] = &["one-leader", "metadata-kept", "read-equals-disk", "logs-agree"];
-
 fn generate(seed: u64, families: &Families) -> Plan {
     let mix = Mix { idempotent: 3, transactional: 0, records: 150, partitions: 2, active_ms: 10_000 };
     let mut plan = cluster(ENTRY.name, seed, families, mix);
     let configs = &mut plan.topics[0].configs;
-    configs.insert("unclean.leader.election.enable".into(), "true".into());
+    configs.insert(UNCLEAN.into(), "true".into());
     configs.insert("min.insync.replicas".into(), "1".into());
     super::truncation::diverge(&mut plan);
     let mut rng = stream(&plan, "faults", &[Family::Process as u64]);

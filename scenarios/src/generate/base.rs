@@ -40,6 +40,8 @@ pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
                 leader_rebalance_ms: 300_000,
                 group_session_timeout_ms: *rng.choose(&[1_500, 2_500, 4_000]),
                 group_heartbeat_interval_ms: 400,
+                cleaner_interval_ms: *seed::stream(seed, "cleaner", &[]).choose(&[400, 1_500, 15_000]),
+                retention_check_interval_ms: 300_000,
             },
             client: ClientKnobs {
                 request_timeout_ms: *rng.choose(&[600, 1_000, 2_000]),
@@ -87,20 +89,21 @@ pub fn base(scenario: &str, seed: u64, families: &Families) -> Plan {
     }
 }
 
-/// Makes it `brokers` brokers, with three replicas of everything and time-outs that fit a run of half a minute. Topics take
+/// Makes it `brokers` brokers, with three replicas of everything (as many as there are below that) and time-outs that fit a run of half a minute. Topics take
 /// the number of replicas from here, so this comes before them.
 pub fn with_brokers(plan: &mut Plan, brokers: u32) {
     let mut rng = seed::stream(plan.seed, "knobs", &[2]);
     plan.topology.brokers = brokers;
     let knobs = &mut plan.knobs.broker;
     knobs.default_replication_factor = brokers.min(3);
-    knobs.min_insync_replicas = 2;
     knobs.quorum_election_timeout_ms = rng.range(300, 600);
     knobs.quorum_fetch_timeout_ms = rng.range(600, 1_200);
     knobs.heartbeat_interval_ms = 300;
     knobs.session_timeout_ms = *rng.choose(&[1_200, 2_000, 3_000]);
     knobs.replica_lag_max_ms = *rng.choose(&[800, 1_500, 3_000]);
     knobs.leader_rebalance_ms = *rng.choose(&[3_000, 8_000, 300_000]);
+    // With one, a leader that is left alone goes on by itself.
+    knobs.min_insync_replicas = if rng.chance(1, 5) { 1 } else { 2 };
 }
 
 /// A topic with as many replicas as the plan's topics have by default.

@@ -3,7 +3,8 @@
 
 use super::stream;
 use crate::plan::{
-    Action, CrashPoint, Family, Fault, NodeName, Partition, Persistence, Plan, Role, Target, TopicRef, Trigger, When,
+    Action, CrashPoint, Family, Fault, NodeName, Partition, Persistence, Plan, Role, Target, Topic, TopicRef, Trigger,
+    When,
 };
 use seed::Rng;
 
@@ -87,6 +88,16 @@ pub const CLUSTER_LABELS: &[Label] = &[
     label(Role::Broker, "metadata.apply", 20, false),
     label(Role::Broker, "quorum.flush", 10, false),
     label(Role::Broker, "txn.send", 4, true),
+];
+
+/// The same, where logs are compacted. [`Menu`] puts crash points there only for topics of the workload.
+pub const CLEANER_LABELS: &[Label] = &[
+    label(Role::Broker, "clean.read", 2, false),
+    label(Role::Broker, "clean.write", 2, false),
+    label(Role::Broker, "clean.swap", 2, false),
+    label(Role::Broker, "clean.remove", 2, false),
+    label(Role::Broker, "clean.rename", 2, false),
+    label(Role::Broker, "clean.checkpoint", 2, false),
 ];
 
 /// Adds one fault, unless its family is off.
@@ -375,10 +386,12 @@ fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Opt
     let cluster: &[Label] = if plan.topology.brokers > 1 { CLUSTER_LABELS } else { &[] };
     let member = |c: &crate::plan::Client| matches!(c.role, crate::plan::ClientRole::Member(_));
     let groups: &[Label] = if plan.clients.iter().any(member) { GROUP_LABELS } else { &[] };
+    let cleaner: &[Label] = if plan.topics.iter().any(Topic::is_compacted) { CLEANER_LABELS } else { &[] };
     let usable: Vec<_> = LABELS
         .iter()
         .chain(cluster)
         .chain(groups)
+        .chain(cleaner)
         .filter(|l| !l.transactions || transactions || processor)
         .filter(|l| processor || !matches!(l.role, Role::Coordinator | Role::Worker))
         .collect();

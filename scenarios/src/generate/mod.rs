@@ -14,7 +14,7 @@ pub use faults::{
     FaultSpace, Menu, broker_node, faults, persistence, side_of, some_client, strike, transactions_partition,
     workload_partition,
 };
-pub use producers::{Mix, cluster, mixed_producers, readers};
+pub use producers::{Mix, cluster, cluster_of, mixed_producers, readers};
 
 use std::collections::BTreeSet;
 

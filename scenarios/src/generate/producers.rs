@@ -11,8 +11,13 @@ const TOPIC: &str = "events";
 
 /// A plan of three brokers, with these producers and a reader of each isolation.
 pub fn cluster(scenario: &str, seed: u64, families: &Families, mix: Mix) -> Plan {
+    cluster_of(3, scenario, seed, families, mix)
+}
+
+/// A plan of that many brokers.
+pub fn cluster_of(brokers: u32, scenario: &str, seed: u64, families: &Families, mix: Mix) -> Plan {
     let mut plan = base(scenario, seed, families);
-    with_brokers(&mut plan, 3);
+    with_brokers(&mut plan, brokers);
     mixed_producers(&mut plan, mix);
     readers(&mut plan, TOPIC);
     plan

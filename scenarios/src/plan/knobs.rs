@@ -49,6 +49,10 @@ pub struct BrokerKnobs {
     /// A member of a consumer group that its coordinator did not hear of for this long is out of it.
     pub group_session_timeout_ms: u64,
     pub group_heartbeat_interval_ms: u64,
+    /// Between two rounds of the cleaner over the compacted logs.
+    pub cleaner_interval_ms: u64,
+    /// Between two looks for segments past their retention.
+    pub retention_check_interval_ms: u64,
     /// A partition is given back to its preferred leader after this long.
     pub leader_rebalance_ms: u64,
 }

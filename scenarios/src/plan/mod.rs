@@ -29,8 +29,8 @@ pub use knobs::{BrokerKnobs, ClientKnobs, Compression, Flush, Knobs, LinkLaw, Pr
 pub use topology::{NodeName, Role, Topology};
 pub use validate::PlanError;
 pub use workload::{
-    Acks, Batch, Client, ClientRole, Commit, End, GroupProtocol, Isolation, Job, Member, Payload, Producer, Reader,
-    Record, Stay, Topic, Transaction, Twist,
+    Acks, Batch, Client, ClientRole, Commit, End, GroupProtocol, Hex, Isolation, Job, Member, Payload, Producer,
+    Reader, Record, Stay, Topic, Transaction, Twist,
 };
 
 use serde::{Deserialize, Serialize};

@@ -20,6 +20,8 @@ pub(super) fn from_1(mut plan: Value) -> Value {
         ("leader_rebalance_ms", 300_000),
         ("group_session_timeout_ms", 45_000),
         ("group_heartbeat_interval_ms", 5_000),
+        ("cleaner_interval_ms", 15_000),
+        ("retention_check_interval_ms", 300_000),
     ] {
         add(plan.pointer_mut("/knobs/broker"), name, json!(value));
     }

@@ -108,6 +108,8 @@ impl Plan {
         positive("knobs.broker.replica_lag_max_ms", broker.replica_lag_max_ms)?;
         positive("knobs.broker.leader_rebalance_ms", broker.leader_rebalance_ms)?;
         positive("knobs.broker.group_heartbeat_interval_ms", broker.group_heartbeat_interval_ms)?;
+        positive("knobs.broker.cleaner_interval_ms", broker.cleaner_interval_ms)?;
+        positive("knobs.broker.retention_check_interval_ms", broker.retention_check_interval_ms)?;
         if broker.group_session_timeout_ms <= broker.group_heartbeat_interval_ms {
             return Err(invalid(
                 "knobs.broker.group_session_timeout_ms",

@@ -16,6 +16,13 @@ pub struct Topic {
     pub configs: BTreeMap<String, String>,
 }
 
+impl Topic {
+    /// Its log is compacted, and nothing of it is deleted by age or size.
+    pub fn is_compacted(&self) -> bool {
+        self.configs.get("cleanup.policy").is_some_and(|policy| policy == "compact")
+    }
+}
+
 /// The job as its own file: parsed by `models::spec`, translated by `sim::deploy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

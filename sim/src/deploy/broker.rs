@@ -56,6 +56,8 @@ pub(super) fn config(plan: &Plan, name: NodeName) -> BrokerConfig {
             consumer_heartbeat_interval: Duration::from_millis(knobs.group_heartbeat_interval_ms),
             ..GroupConfig::default()
         },
+        cleaner_interval_ms: knobs.cleaner_interval_ms,
+        retention_check_interval_ms: knobs.retention_check_interval_ms,
         ..BrokerConfig::default()
     }
 }

@@ -82,7 +82,7 @@ pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a Bytes
                 image.damage.push(format!("{path}: segment starts at offset {base}, the one before ends at {next}"));
             }
             next = next.max(base);
-            next = decode_all(path, bytes, next, holes, &mut records, &mut image.damage);
+            next = decode_batches(path, bytes, next, holes, &mut records, &mut image.damage);
         }
         // What the log's start has passed is there until its whole segment goes.
         records.drain(..records.partition_point(|r| r.offset < start));
@@ -101,19 +101,9 @@ pub fn decode<'a>(node: u32, files: impl IntoIterator<Item = (&'a str, &'a Bytes
 }
 
 /// Decodes batches that follow one another, the first at offset `next`. Appends their records and what is wrong with
-/// them; `path` says where they came from. Returns the offset after the last batch. Logs of internal topics, whose names
-/// begin with `__`, may have holes.
+/// them; `path` says where they came from. Returns the offset after the last batch. `holes`: a log that is compacted may have
+/// some.
 pub fn decode_batches(
-    path: &str,
-    bytes: &Bytes,
-    next: i64,
-    records: &mut Vec<LogRecord>,
-    damage: &mut Vec<String>,
-) -> i64 {
-    decode_all(path, bytes, next, path.starts_with("__"), records, damage)
-}
-
-fn decode_all(
     path: &str,
     bytes: &Bytes,
     mut next: i64,

@@ -34,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Before asking again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-pub(super) async fn read(client: &Client, topics: &[String]) -> Result<Logs, String> {
+/// `compacted` says which topics are.
+pub(super) async fn read(client: &Client, topics: &[String], compacted: impl Fn(&str) -> bool) -> Result<Logs, String> {
     let admin = Admin::new(client.clone());
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let metadata = admin.metadata(&names).await.map_err(|e| e.to_string())?;
@@ -44,7 +45,7 @@ pub(super) async fn read(client: &Client, topics: &[String]) -> Result<Logs, Str
         for partition in topic.partitions.keys() {
             let tp = TopicPartition::new(name, *partition);
             let trouble = RefCell::new(String::from("none"));
-            let raw = env::time::timeout(PATIENCE, raw(&tp, &admin, &trouble, &mut logs.damage)).await;
+            let raw = env::time::timeout(PATIENCE, raw(&tp, &admin, compacted(name), &trouble, &mut logs.damage)).await;
             let late = |_| format!("{tp}: the read took more than {PATIENCE:?}, last error: {}", trouble.borrow());
             let raw = raw.map_err(late)??;
             let upper = raw.last_stable_offset.unwrap_or(0);
@@ -75,6 +76,7 @@ impl Logs {
 async fn raw(
     tp: &TopicPartition,
     admin: &Admin,
+    holes: bool,
     trouble: &RefCell<String>,
     damage: &mut Vec<String>,
 ) -> Result<PartitionLog, String> {
@@ -122,7 +124,7 @@ async fn raw(
         log.last_stable_offset = Some(data.last_stable_offset);
         log.log_start_offset = data.log_start_offset.max(0);
         let bytes = data.records.unwrap_or_default();
-        log.log_end_offset = disk_image::decode_batches(&tp.to_string(), &bytes, next, &mut log.records, damage);
+        log.log_end_offset = disk_image::decode_batches(&tp.to_string(), &bytes, next, holes, &mut log.records, damage);
         if log.log_end_offset == next {
             break;
         }

@@ -3,14 +3,11 @@
 use history::{Copying, Facts, FaultEffect, Flush, History, Outcome, Verdict};
 use invariants::{Context, Property};
 use models::JobSpec;
-use scenarios::Plan;
 use scenarios::plan::{self, Action, ClientRole, Commit, Member};
+use scenarios::{Plan, catalogue};
 
 use super::phases::{self, Ending};
 use crate::recorder::Recorded;
-
-/// The topic setting under which committed records may be lost.
-const UNCLEAN: &str = "unclean.leader.election.enable";
 
 /// The history of a run.
 pub(super) fn history(plan: &Plan, ending: &Ending, recorded: &mut Recorded, faults: Vec<FaultEffect>) -> History {
@@ -41,7 +38,7 @@ fn facts(plan: &Plan, ending: &Ending) -> Facts {
             plan::Flush::Fsync => Flush::Fsync,
             plan::Flush::PageCache => Flush::PageCache,
         },
-        disks_lost: plan.topics.iter().any(|t| t.configs.get(UNCLEAN).is_some_and(|v| v == "true")),
+        disks_lost: catalogue::may_lose_records(plan),
         healed_ns: Some(ending.healed_ns),
         ended_ns: ending.ended_ns,
         bound_ns: phases::quiet_ms(plan) * MS - MS,
@@ -50,6 +47,7 @@ fn facts(plan: &Plan, ending: &Ending) -> Facts {
         source_ends: ending.source_ends.clone(),
         tasks: tasks.unwrap_or_default(),
         copies: copies(plan, ending),
+        compacted: plan.topics.iter().filter(|t| t.is_compacted()).map(|t| t.name.clone()).collect(),
         fetch_timeout_ns: plan.knobs.processor.as_ref().map_or(0, |p| p.fetch_timeout_ms * MS),
         clock_drift_ppm: drifts.max().unwrap_or(0),
     }
@@ -71,9 +69,8 @@ fn copies(plan: &Plan, ending: &Ending) -> Vec<Copying> {
 
 /// Judges the history by the scenario's properties.
 pub(super) fn verdicts(plan: &Plan, history: &History, ending: &Ending) -> Vec<(&'static Property, Verdict)> {
-    let names = scenarios::find(&plan.scenario).map_or(&[][..], |e| e.properties);
     let context = Context::new(history);
-    let judged = names.iter().filter_map(|name| invariants::find(name));
+    let judged = catalogue::properties_of(plan).into_iter().filter_map(invariants::find);
     let mut all: Vec<_> = judged.map(|property| (property, property.check(&context))).collect();
     // A damaged disk is a finding of its own: what the decoder could not read, no other check sees.
     if let Some(entry) = all.iter_mut().find(|(p, _)| p.name == "read-equals-disk")

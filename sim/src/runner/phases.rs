@@ -96,7 +96,8 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
     let mut topics: Vec<String> = plan.topics.iter().map(|t| t.name.clone()).collect();
     topics.extend(job_topics(plan));
     topics.dedup();
-    match finale::read(&client, &topics).await {
+    let compacted = |name: &str| plan.topics.iter().any(|t| t.name == name && t.is_compacted());
+    match finale::read(&client, &topics, compacted).await {
         Ok(logs) => ending.logs = logs,
         Err(e) => ending.stuck.push(liveness("the final read failed", e)),
     }
