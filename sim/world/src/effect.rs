@@ -20,7 +20,7 @@ pub struct Effect {
     pub id: FaultId,
     /// `crash`, `power-loss`, `cut`, `fsync-error`, …
     pub kind: &'static str,
-    /// What it was done to, with roles resolved: `broker-1`, `client -> broker-1`.
+    /// What it was done to, with roles resolved: `broker-1`, `client-0 -> broker-1`, `broker-0, client-1 <-> broker-1, broker-2`.
     pub subject: String,
     pub began: SimTime,
     pub ended: Option<SimTime>,

@@ -263,15 +263,17 @@ impl World {
         self.kernel.state.borrow_mut().effects.begin(kind, subject, now)
     }
 
-    fn begin_link(&self, kind: &'static str, pairs: &Pairs) -> FaultId {
+    /// `arrow` says which way between the two sides.
+    fn begin_link(&self, kind: &'static str, from: &[NodeId], arrow: &str, to: &[NodeId]) -> FaultId {
         let now = self.kernel.now();
-        let mut state = self.kernel.state.borrow_mut();
-        let name = |n: u32| state.nodes[n as usize].name.to_string();
-        let names: Vec<_> = pairs.iter().map(|&(a, b)| format!("{} -> {}", name(a), name(b))).collect();
-        let subject = names.join(", ");
-        state.effects.begin(kind, subject, now)
+        let side = |nodes: &[NodeId]| nodes.iter().map(|n| self.name(*n)).collect::<Vec<_>>().join(", ");
+        let subject = format!("{} {arrow} {}", side(from), side(to));
+        self.kernel.state.borrow_mut().effects.begin(kind, subject, now)
     }
 }
+
+const ONE_WAY: &str = "->";
+const BOTH_WAYS: &str = "<->";
 
 /// Every direction from a node of `from` to another of `to`.
 fn one_way(from: &[NodeId], to: &[NodeId]) -> Pairs {
@@ -295,48 +297,54 @@ impl NetOf<'_> {
     /// Another law over these directions until healed.
     pub fn disturb(&self, from: &[NodeId], to: &[NodeId], law: LinkLaw) -> FaultId {
         let pairs = one_way(from, to);
-        let fault = self.0.begin_link("link-law", &pairs);
+        let fault = self.0.begin_link("link-law", from, ONE_WAY, to);
         net::disturb(&self.0.kernel, &pairs, fault, law);
         fault
     }
 
     /// Nothing gets from `from` to `to`; senders retransmit.
     pub fn cut(&self, from: &[NodeId], to: &[NodeId]) -> FaultId {
-        self.block("cut", one_way(from, to), Block::Cut)
+        self.block("cut", (from, ONE_WAY, to), Block::Cut)
     }
 
     /// As [`Self::cut`], both ways.
     pub fn partition(&self, a: &[NodeId], b: &[NodeId]) -> FaultId {
-        self.block("partition", both_ways(a, b), Block::Cut)
+        self.block("partition", (a, BOTH_WAYS, b), Block::Cut)
     }
 
     /// Keeps everything from `from` to `to`, and lets it come in one burst when healed.
     pub fn hold(&self, from: &[NodeId], to: &[NodeId]) -> FaultId {
-        self.block("hold", one_way(from, to), Block::Hold)
+        self.block("hold", (from, ONE_WAY, to), Block::Hold)
     }
 
     /// New connections from `from` to `to` hang.
     pub fn hang_connects(&self, from: &[NodeId], to: &[NodeId]) -> FaultId {
-        self.block("connect-hang", one_way(from, to), Block::Hang)
+        self.block("connect-hang", (from, ONE_WAY, to), Block::Hang)
     }
 
     /// New connections from `from` to `to` are refused.
     pub fn refuse_connects(&self, from: &[NodeId], to: &[NodeId]) -> FaultId {
-        self.block("connect-refused", one_way(from, to), Block::Refuse)
+        self.block("connect-refused", (from, ONE_WAY, to), Block::Refuse)
     }
 
     /// Resets every connection between these nodes now.
     pub fn reset(&self, a: &[NodeId], b: &[NodeId]) -> FaultId {
         let pairs = both_ways(a, b);
-        let fault = self.0.begin_link("reset", &pairs);
+        let fault = self.0.begin_link("reset", a, BOTH_WAYS, b);
         net::reset(&self.0.kernel, &pairs, fault);
         let now = self.0.kernel.now();
         self.0.kernel.state.borrow_mut().effects.end(fault, now);
         fault
     }
 
-    fn block(&self, kind: &'static str, pairs: Pairs, block: Block) -> FaultId {
-        let fault = self.0.begin_link(kind, &pairs);
+    fn block(
+        &self,
+        kind: &'static str,
+        (a, arrow, b): (&[NodeId], &'static str, &[NodeId]),
+        block: Block,
+    ) -> FaultId {
+        let pairs = if arrow == BOTH_WAYS { both_ways(a, b) } else { one_way(a, b) };
+        let fault = self.0.begin_link(kind, a, arrow, b);
         net::block(&self.0.kernel, &pairs, fault, block);
         fault
     }

@@ -200,8 +200,8 @@ impl Pass {
             let file_path = path.with_extension("log.cleaned");
             let mut out = Output::create(base, path, file_path, interval).await?;
             let written = self.write(&sources, &mut out).await;
-            let changed = match written {
-                Ok(Some(changed)) => changed || sources.len() > 1,
+            let (changed, taken) = match written {
+                Ok(Some(written)) => written,
                 Ok(None) => {
                     out.discard().await?;
                     return Ok(None);
@@ -211,11 +211,16 @@ impl Pass {
                     return Err(e);
                 }
             };
+            let (sources, rest) = sources.split_at(taken);
             self.groups.pop_front();
+            if let Some(next) = rest.first() {
+                self.groups.push_front((next.info.base, end));
+            }
             if !changed {
                 out.discard().await?;
                 continue;
             }
+            let end = sources.last().map_or(end, |last| last.info.next);
             let replaces = sources.iter().map(|s| s.info.base).collect();
             let source_bytes = sources.iter().map(|s| s.info.bytes).sum();
             return Ok(Some(out.finish(end, replaces, source_bytes, self.truncations)));
@@ -233,14 +238,19 @@ impl Pass {
         state.poisoned || state.truncations != self.truncations
     }
 
-    /// Whether anything differs from the sources; `None` if the log was truncated meanwhile.
-    async fn write(&mut self, sources: &[Source], out: &mut Output) -> Result<Option<bool>, LogError> {
-        let mut changed = false;
-        for (n, source) in sources.iter().enumerate() {
+    /// Whether anything differs from the sources, and how many of them were written: those that fit. `None` if the log was
+    /// truncated meanwhile.
+    async fn write(&mut self, sources: &[Source], out: &mut Output) -> Result<Option<(bool, usize)>, LogError> {
+        let (mut changed, mut taken) = (false, 0);
+        for source in sources {
+            // Segments that are small after all their batches went are joined; never past what a segment may hold. What is
+            // written may be more than what was read: a batch that lost a record is compressed anew, by our compressor.
+            if taken > 0 && out.segment.size + source.info.bytes > self.segment_bytes {
+                env::sometimes!(true, "log: a cleaned group of segments grew past one");
+                break;
+            }
+            taken += 1;
             let mut reading = Reading::of(source);
-            // Segments that are small after all their batches went are joined; never past what a segment may hold.
-            let fits = n == 0 || out.segment.size + source.info.bytes <= self.segment_bytes.max(source.info.bytes);
-            assert!(fits, "a group of segments that does not fit one");
             while let Some((header, bytes)) = reading.next().await? {
                 if self.is_stale() {
                     return Ok(None);
@@ -258,10 +268,11 @@ impl Pass {
                 }
             }
         }
-        if changed || sources.len() > 1 {
+        changed |= taken > 1;
+        if changed {
             out.sync().await?;
         }
-        Ok(Some(changed))
+        Ok(Some((changed, taken)))
     }
 }
 
