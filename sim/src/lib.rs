@@ -19,6 +19,7 @@ pub mod interrupt;
 pub mod plans;
 pub mod recorder;
 pub mod regressions;
+pub mod run_log;
 pub mod runner;
 pub mod serve;
 pub mod shrink;

@@ -33,7 +33,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
     }
     let mut power = false;
     let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
-    for _ in 0..rng.range(3, 7) {
+    for _ in 0..rng.range(3, 6) {
         let ms = rng.range(300, 10_000);
         let node = match rng.range(0, 9) {
             0..5 => Target::Leader(workload_partition(&plan, &mut rng)),
@@ -42,7 +42,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
             8 => Target::Controller,
             _ => Target::Node(broker_node(&plan, &mut rng)),
         };
-        let restart_after_ms = rng.range(100, 3_500);
+        let restart_after_ms = rng.range(100, 2_500);
         let (family, action) = match rng.range(0, 4) {
             0 => (Family::Process, Action::Pause { node, for_ms: rng.range(500, 4_500) }),
             1 if !page_cache || !std::mem::replace(&mut power, true) => {

@@ -144,7 +144,7 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
             let flaps = if matches!(action, Action::DiskFull { .. }) { rng.range(0, 5) } else { 0 };
             let mut end = at + action.duration_ms();
             for _ in 0..flaps {
-                let (ms, for_ms) = (end + rng.range(50, 300), rng.range(100, 300));
+                let (ms, for_ms) = (end + rng.range(50, 300), rng.range(150, 450));
                 end = ms + for_ms;
                 let [node] = action.targets()[..] else { continue };
                 let action = Action::DiskFull { node, for_ms };
@@ -362,6 +362,8 @@ fn producer(plan: &Plan, rng: &mut Rng) -> Target {
 fn duplicate(plan: &Plan, rng: &mut Rng) -> Action {
     let (broker, peer) = match rng.chance(1, 3).then(|| broker_link(plan, rng)).flatten() {
         Some(link) => link,
+        // Of several brokers those that lead have traffic with everybody.
+        None if plan.topology.brokers > 1 => (Target::Leader(workload_partition(plan, rng)), peer_of_broker(plan, rng)),
         None => (broker(plan, rng), peer_of_broker(plan, rng)),
     };
     match rng.chance(1, 2) {

@@ -155,6 +155,10 @@ pub struct WhichArgs {
 pub struct ReplayArgs {
     #[command(flatten)]
     pub which: WhichArgs,
+    /// Show on stderr what the system logs, with simulated time and node: off, error, warn, info, debug, trace, or
+    /// TARGET=LEVEL,…
+    #[arg(long, value_name = "LEVEL", value_parser = filter)]
+    pub log: Option<String>,
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

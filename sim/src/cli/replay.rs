@@ -9,6 +9,8 @@ use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::plans::Planner;
+use crate::run_log;
+use crate::runner::{self, RunOptions};
 use crate::supervisor::{self, Options};
 use crate::task::Task;
 
@@ -16,7 +18,10 @@ pub fn run(args: ReplayArgs) -> Result<Exit, Refusal> {
     let wanted = which::select(&args.which)?;
     let mut planner = Planner::default();
     for named in &wanted {
-        planner.plan(&named.task).map_err(Refusal::usage)?;
+        let plan = planner.plan(&named.task).map_err(Refusal::usage)?;
+        if let Some(filter) = &args.log {
+            run_log::on_stderr(filter, || runner::run(&plan, &RunOptions::default()));
+        }
     }
     let options = Options { repeat_every: 1, recycle_after: 1, ..options(Some(1))? };
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;

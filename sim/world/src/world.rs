@@ -337,12 +337,7 @@ impl NetOf<'_> {
         fault
     }
 
-    fn block(
-        &self,
-        kind: &'static str,
-        (a, arrow, b): (&[NodeId], &'static str, &[NodeId]),
-        block: Block,
-    ) -> FaultId {
+    fn block(&self, kind: &'static str, (a, arrow, b): (&[NodeId], &'static str, &[NodeId]), block: Block) -> FaultId {
         let pairs = if arrow == BOTH_WAYS { both_ways(a, b) } else { one_way(a, b) };
         let fault = self.0.begin_link(kind, a, arrow, b);
         net::block(&self.0.kernel, &pairs, fault, block);

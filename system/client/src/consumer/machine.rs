@@ -223,7 +223,7 @@ impl Machine {
     pub fn metadata_refreshed(&mut self, now: Instant, ok: bool) {
         self.asking_metadata = false;
         self.wants_metadata = false;
-        let ok = ok && self.partitions.keys().all(|tp| self.metadata.leader(tp).is_some());
+        let ok = ok && self.partitions.iter().all(|(tp, p)| leader_of(&self.metadata, tp, p).is_some());
         self.metadata_failures = if ok { 0 } else { self.metadata_failures.saturating_add(1) };
         self.metadata_retry_at = now + self.settings.backoff.base(self.metadata_failures);
     }
@@ -452,7 +452,7 @@ impl Machine {
             if p.paused {
                 continue;
             }
-            let Some(leader) = self.metadata.leader(tp) else {
+            let Some(leader) = leader_of(&self.metadata, tp, p) else {
                 self.wants_metadata = true;
                 continue;
             };
@@ -540,7 +540,7 @@ impl Machine {
                 continue;
             }
             let from = |leader: Leader| p.preferred.map_or(leader.node, |(node, _)| node);
-            match self.metadata.leader(tp).map(|l| self.nodes.get(&from(l))) {
+            match leader_of(&self.metadata, tp, p).map(|l| self.nodes.get(&from(l))) {
                 Some(Some(node)) if node.busy && !p.finding_offset => {}
                 Some(Some(node)) if !p.finding_offset => earlier(p.retry_at.max(node.retry_at)),
                 Some(_) => earlier(p.retry_at),
@@ -550,6 +550,15 @@ impl Machine {
         }
         at
     }
+}
+
+/// Whom to read from. A leader of an epoch before the one that was last read is none: it was deposed, may not know it yet,
+/// and would take what was read since for a tail that its log lost (KIP-320):
+///   1. p0's leader 1 stands still; 2 leads from epoch 1 on, and a member of a group reads from it and commits.
+///   2. p0 goes to another member, whose metadata still names 1 in epoch 0. It begins at the committed offset.
+///   3. 1 comes back, and before it hears of its successor it answers that its log ends below that offset.
+fn leader_of(metadata: &Metadata, tp: &TopicPartition, p: &Partition) -> Option<Leader> {
+    metadata.leader(tp).filter(|leader| leader.epoch < 0 || leader.epoch >= p.last_epoch)
 }
 
 #[cfg(test)]

@@ -176,3 +176,15 @@ fn a_recreated_topic_is_another_topic() {
     let error = m.take_results().pop().unwrap().error.unwrap();
     assert_eq!((error.code, error.stopped), (Some(ErrorCode::INCONSISTENT_TOPIC_ID), true));
 }
+
+#[test]
+fn a_leader_of_before_what_was_read_is_not_asked() {
+    let mut m = machine(OutOfRange::Fail);
+    m.assign_more(tp(0), 67, 4);
+    let actions = m.poll(ms(0));
+    assert_eq!(actions, [Action::RefreshMetadata], "it leads in epoch 3: somebody else was read from in epoch 4");
+    m.metadata_refreshed(ms(1), true);
+    assert!(m.poll(ms(1)).is_empty() && m.next_timeout().is_some_and(|at| at > ms(1)), "not again at once");
+    m.assign_more(tp(0), 67, 3);
+    assert_eq!(fetches(m.poll(ms(2)))[&0][0].position, 67);
+}
