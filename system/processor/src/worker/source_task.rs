@@ -64,8 +64,7 @@ impl SourceTask {
         };
         splits.extend(self.new_splits.iter().map(new));
         splits.sort_by_key(|s| s.partition);
-        let mut output =
-            Output::new(self.client.clone(), Rc::clone(&self.job), &self.reporter.task, self.reporter.generation);
+        let mut output = Output::new(self.client.clone(), Rc::clone(&self.job), &self.reporter);
         output.recover(prepared).await?;
         if self.is_final {
             self.reporter.opened().await?;
@@ -134,6 +133,9 @@ impl Running {
                 done = committing.done() => self.reporter.committed(done?).await?,
                 () = std::future::ready(()), if !waiting.is_empty() => {
                     if let Some((partition, chunk)) = waiting.pop_front() {
+                        if let Fetched::Records { records, .. } = &chunk {
+                            self.reporter.metrics.records_in.add(records.len() as u64);
+                        }
                         let actions = self.machine.fetched(env::clock::now(), partition, chunk);
                         self.execute(actions).await?;
                         // Commands and the other tasks of the node have their turn between chunks.
@@ -189,6 +191,7 @@ impl Running {
                 }
             }
         }
+        self.reporter.metrics.watermark(self.machine.watermark());
         Ok(())
     }
 
