@@ -144,7 +144,10 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
             let flaps = if matches!(action, Action::DiskFull { .. }) { rng.range(0, 5) } else { 0 };
             let mut end = at + action.duration_ms();
             for _ in 0..flaps {
-                let (ms, for_ms) = (end + rng.range(50, 300), rng.range(150, 450));
+                let (ms, for_ms) = (end + rng.range(50, 300), rng.range(250, 600));
+                if ms > space.to_ms {
+                    break;
+                }
                 end = ms + for_ms;
                 let [node] = action.targets()[..] else { continue };
                 let action = Action::DiskFull { node, for_ms };
@@ -381,7 +384,7 @@ fn duplicate(plan: &Plan, rng: &mut Rng) -> Action {
             to: broker,
             per_million: rng.range(50_000, 300_000) as u32,
             up_to_ms: rng.range(1_000, 4_000),
-            for_ms: rng.range(500, 2_500),
+            for_ms: rng.range(1_000, 3_500),
         },
     }
 }
