@@ -5,6 +5,7 @@
 //! one's transactional ids.
 
 mod attempt;
+mod ends;
 mod output;
 mod source_task;
 mod task;
