@@ -3,6 +3,7 @@
 
 mod checks;
 mod explains;
+mod observed;
 mod refusals;
 mod regresses;
 mod runs;

@@ -8,10 +8,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::{JOB, transcript};
 
-struct Server {
-    child: Child,
+pub(super) struct Server {
+    pub(super) child: Child,
     stdout: BufReader<ChildStdout>,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Drop for Server {
@@ -21,7 +21,7 @@ impl Drop for Server {
     }
 }
 
-fn command(dir: &Path, listen: &str, args: &[&str]) -> Command {
+pub(super) fn command(dir: &Path, listen: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
     command.current_dir(dir).env("STREAMPROOF_LISTEN", listen).arg("serve").args(args);
     command
@@ -33,26 +33,36 @@ impl Server {
     }
 
     fn start_at(listen: &str, dir: &Path, args: &[&str]) -> Server {
-        let mut child = command(dir, listen, args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Server { child, stdout, address }
+        let mut server = Server::spawn(command(dir, listen, args));
+        server.address = server.tells("listening on ");
+        server
     }
 
-    fn signal(&self, name: &str) {
+    /// It may not listen yet.
+    pub(super) fn spawn(mut command: Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Server { child, stdout, address: String::new() }
+    }
+
+    /// What the next line of its output says after `what`.
+    pub(super) fn tells(&mut self, what: &str) -> String {
+        let line = self.line();
+        line.strip_prefix(what).unwrap_or_else(|| panic!("{line:?}")).to_owned()
+    }
+
+    pub(super) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
-    fn line(&mut self) -> String {
+    pub(super) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim().to_owned()
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub(super) fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 }
@@ -135,7 +145,7 @@ fn until_end_needs_a_job() {
 }
 
 /// The first of three ports in a row that nobody holds.
-fn three_ports() -> u16 {
+pub(super) fn three_ports() -> u16 {
     (0..50)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
         .find(|first| {

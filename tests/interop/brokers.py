@@ -5,12 +5,14 @@ two partitions by default, three replicas, two of them needed for acks=all, topi
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+import urllib.request
 
 from harness import PORT, WORK, Failed, binary, expect, within
 
@@ -38,6 +40,8 @@ class Brokers:
         self.data.mkdir(parents=True)
         self.addresses = [f"127.0.0.1:{first_port + n}" for n in range(3)]
         self.bootstrap = ",".join(self.addresses)
+        # What else it listens on.
+        self.also = []
         self.processes = {}
 
     def command(self, n):
@@ -104,7 +108,7 @@ class Brokers:
         return self
 
     def form(self):
-        for address in self.addresses:
+        for address in self.addresses + self.also:
             expect(is_free(address), f"{address} is in use: INTEROP_PORT names another first port")
         for n in range(3):
             self.start(n)
@@ -117,17 +121,28 @@ class Brokers:
 
 
 class Streamproof(Brokers):
+    """`metrics`: whether the brokers serve theirs, which `measure` reads."""
+
     NAME = "streamproof"
     ENDS = (0,)
 
-    def __init__(self, name, flush=None):
+    def __init__(self, name, flush=None, metrics=False):
         super().__init__(name, PORT)
         self.flush = flush
+        if metrics:
+            self.also = [f"127.0.0.1:{PORT + 3 + n}" for n in range(3)]
 
     def command(self, n):
         quorum = ",".join(f"{i}@{address}" for i, address in enumerate(self.addresses))
         command = [binary(), "serve", "--broker-id", str(n), "--quorum", quorum, "--data", str(self.data / str(n))]
-        return command + (["--flush", self.flush] if self.flush else [])
+        command += ["--flush", self.flush] if self.flush else []
+        return command + (["--metrics", self.also[n]] if self.also else [])
+
+    def measure(self, n, family):
+        """The sum over a family at broker n."""
+        with urllib.request.urlopen(f"http://{self.also[n]}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(int(line.rsplit(" ", 1)[1]) for line in lines if re.split("[{ ]", line)[0] == family)
 
 
 PROPERTIES = """\

@@ -49,10 +49,11 @@ class Writer(threading.Thread):
 
 class Confluent(Writer):
     name, idempotent = "confluent", True
+    GIVES_UP_S = 60
 
     def write(self):
         producer = Producer({**QUIET, "bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 5,
-                             "message.timeout.ms": 60000, "compression.type": "lz4"})
+                             "message.timeout.ms": 1000 * self.GIVES_UP_S, "compression.type": "lz4"})
 
         def delivered(error, message):
             if error is None:
@@ -66,7 +67,7 @@ class Confluent(Writer):
             except BufferError:
                 self.sent -= 1
             producer.poll(0.002)
-        expect(producer.flush(60) == 0, "confluent-kafka has records left after 60 s")
+        expect(producer.flush(self.GIVES_UP_S) == 0, f"confluent-kafka has records left after {self.GIVES_UP_S} s")
 
 
 class KafkaPython(Writer):
@@ -200,6 +201,14 @@ def read_all(cluster, topic, isolation="read_uncommitted"):
         consumer.close()
 
 
+def end(writers):
+    for writer in writers:
+        writer.stopped.set()
+    for writer in writers:
+        writer.join(120)
+        expect(not writer.is_alive(), f"{writer.name} did not end within 120 s")
+
+
 def judge(writers, values):
     found = collections.Counter(values)
     for writer in writers:
@@ -228,11 +237,7 @@ def producers():
             while kills.count < 3:
                 kills.join(0.2)
                 expect(kills.is_alive(), f"the killing ended: {kills.error!r}")
-        for writer in writers:
-            writer.stopped.set()
-        for writer in writers:
-            writer.join(120)
-            expect(not writer.is_alive(), f"{writer.name} did not end within 120 s")
+        end(writers)
         cluster.wait_for_members()
         said = judge(writers, read_all(cluster, "events"))
         cluster.alive()

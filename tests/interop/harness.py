@@ -1,7 +1,8 @@
 """What every file of checks here shares: where things are, how a check fails, and how the checks named are run.
 
-A check is a function that returns one line of counts, or raises [`Failed`]. That line is all that is printed; what
-else is worth knowing goes to `details.log` in the directory of the interop checks.
+A check is a function that returns one line of counts, or raises [`Failed`], or [`Skipped`] where the machine does not
+allow it. That line is all that is printed; what else is worth knowing goes to `details.log` in the directory of the
+interop checks.
 """
 
 import os
@@ -15,7 +16,8 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WORK = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "interop"
-# The first of the ports used: three for our brokers, and from ten further on six for those of Apache Kafka.
+# The first of the ports used: three for our brokers, three for their metrics, and from ten further on six for the brokers
+# of Apache Kafka.
 PORT = int(os.environ.get("INTEROP_PORT", "9092"))
 
 _binary = None
@@ -35,6 +37,10 @@ def use(program):
 
 class Failed(Exception):
     pass
+
+
+class Skipped(Exception):
+    """This machine cannot do what the check needs, for the reason given."""
 
 
 def expect(condition, text):
@@ -67,6 +73,8 @@ def run(checks, names):
         try:
             said = checks[name]()
             print(f"interop: {name}: ok, {time.monotonic() - started:.1f} s: {said}", flush=True)
+        except Skipped as e:
+            print(f"interop: {name}: skipped: {e}", flush=True)
         except Exception as e:  # whatever a foreign client throws is this check's failure
             failed += 1
             if not isinstance(e, (Failed, subprocess.SubprocessError)):

@@ -35,7 +35,6 @@ fn generate(seed: u64, families: &Families) -> Plan {
     mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 1, records: 150, partitions, active_ms: 12_000 });
     let copies = topic(&plan, COPIES, rng.range(1, 3) as u32);
     plan.topics.push(copies);
-    let first = plan.clients.len() as u32;
     let transaction = |_: &mut seed::Rng| Commit::Transaction { to: COPIES.into() };
     members(&mut plan, "copiers", transaction);
     let other = |rng: &mut seed::Rng| match rng.chance(1, 2) {
@@ -43,26 +42,34 @@ fn generate(seed: u64, families: &Families) -> Plan {
         false => Commit::Each,
     };
     members(&mut plan, "readers", other);
-    let last = plan.clients.len() as u32 - 1;
     let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
     for _ in 0..rng.range(3, 7) {
-        let member = Target::Node(NodeName::new(Role::Client, rng.range(u64::from(first), u64::from(last)) as u32));
+        let ms = rng.range(1_500, 12_000);
+        let there: Vec<u32> = plan.clients.iter().filter(|c| is_there(c, ms)).map(|c| c.id).collect();
         let node = match rng.chance(1, 4) {
             true => Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 }),
-            false => member,
+            false => Target::Node(NodeName::new(Role::Client, *rng.choose(&there))),
         };
         let for_ms = rng.range(300, 6_000);
         let action = match rng.chance(1, 2) {
             true => Action::Pause { node, for_ms },
             false => Action::Crash { node, restart_after_ms: for_ms / 2 },
         };
-        strike(&mut plan, Family::Process, Trigger::At { ms: rng.range(500, 12_000) }, action);
+        strike(&mut plan, Family::Process, Trigger::At { ms }, action);
     }
     let space = FaultSpace { from_ms: 500, to_ms: 11_000 };
     let menu = Menu { net: (0, 2), crash_points: (0, 2), duplicates: (0, 2), ..Menu::default() };
     faults(&mut plan, space, menu);
     plan.budgets.safety_ms = 14_000;
     plan
+}
+
+/// A member at this time.
+fn is_there(client: &Client, ms: u64) -> bool {
+    match &client.role {
+        ClientRole::Member(m) => m.stays.iter().any(|s| s.from_ms <= ms && s.until_ms.is_none_or(|until| ms < until)),
+        ClientRole::Producer(_) | ClientRole::Reader(_) => false,
+    }
 }
 
 /// Two or three members from the start on, and one or two that come and go. The last of the first stays to the end.

@@ -144,13 +144,20 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
             let flaps = if matches!(action, Action::DiskFull { .. }) { rng.range(0, 5) } else { 0 };
             let mut end = at + action.duration_ms();
             for _ in 0..flaps {
-                let (ms, for_ms) = (end + rng.range(50, 300), rng.range(150, 450));
+                let (ms, for_ms) = (end + rng.range(50, 300), rng.range(250, 600));
+                if ms > space.to_ms {
+                    break;
+                }
                 end = ms + for_ms;
                 let [node] = action.targets()[..] else { continue };
                 let action = Action::DiskFull { node, for_ms };
                 all.push(Fault { id: 0, family, trigger: Trigger::At { ms }, action });
             }
-            all.push(Fault { id: 0, family, trigger, action });
+            all.push(Fault { id: 0, family, trigger: trigger.clone(), action: action.clone() });
+            // Connections last: that new ones hang matters to those who just lost theirs.
+            if let Action::ConnectHang { from, to, .. } = action {
+                all.push(Fault { id: 0, family, trigger, action: Action::Reset { a: from, b: to } });
+            }
         }
     }
     let first = plan.faults.iter().map(|f| f.id + 1).max().unwrap_or(0);
@@ -166,8 +173,8 @@ fn broker(plan: &Plan, rng: &mut Rng) -> Target {
         return Target::Node(NodeName::new(Role::Broker, 0));
     }
     match rng.range(0, 9) {
-        0..4 => Target::Node(broker_node(plan, rng)),
-        4..6 => Target::Leader(workload_partition(plan, rng)),
+        0..2 => Target::Node(broker_node(plan, rng)),
+        2..6 => Target::Leader(workload_partition(plan, rng)),
         6 => Target::Follower(workload_partition(plan, rng)),
         7..9 => Target::Leader(transactions_partition(plan, rng)),
         _ => Target::Controller,
@@ -306,6 +313,10 @@ fn disk(plan: &Plan, rng: &mut Rng) -> Action {
     let node = broker(plan, rng);
     match rng.range(0, 4) {
         0 => Action::FsyncError { node, restart_after_ms: rng.range(300, 1_500) },
+        // Of several brokers one that has to write.
+        1 | 2 if plan.topology.brokers > 1 => {
+            Action::DiskFull { node: Target::Leader(workload_partition(plan, rng)), for_ms: rng.range(300, 1_500) }
+        }
         1 | 2 => Action::DiskFull { node, for_ms: rng.range(300, 1_500) },
         3 => Action::Power { node, unsynced: persistence(rng), restart_after_ms: rng.range(300, 1_500) },
         _ => Action::DiskStall { node, for_ms: rng.range(200, 2_500) },
@@ -373,7 +384,7 @@ fn duplicate(plan: &Plan, rng: &mut Rng) -> Action {
             to: broker,
             per_million: rng.range(50_000, 300_000) as u32,
             up_to_ms: rng.range(1_000, 4_000),
-            for_ms: rng.range(500, 2_500),
+            for_ms: rng.range(1_000, 3_500),
         },
     }
 }

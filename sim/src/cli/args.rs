@@ -427,6 +427,15 @@ pub struct ServeArgs {
     /// When an append counts as stored: after fsync, or once it is in the page cache
     #[arg(long, value_name = "WHEN", default_value = "fsync")]
     pub flush: FlushArg,
+    /// Serve the metrics of all nodes of this process here, for Prometheus: http://ADDRESS:PORT/metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// What to log on stderr: off, error, warn, info, debug, trace, or TARGET=LEVEL,… [default: RUST_LOG, else warn]
+    #[arg(long, value_name = "LEVEL", value_parser = filter)]
+    pub log: Option<String>,
+    /// How to log
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
 }
 
 /// `broker::Flush`, as people write it.

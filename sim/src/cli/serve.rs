@@ -5,12 +5,13 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use broker::Flush;
+use tracing_subscriber::EnvFilter;
 
-use super::args::{FlushArg, ServeArgs};
+use super::args::{FlushArg, Format, ServeArgs};
 use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::plans::read_text;
-use crate::serve::{Brokers, DEFAULT_LISTEN, LISTEN_VARIABLE, serve};
+use crate::serve::{Brokers, DEFAULT_LISTEN, LISTEN_VARIABLE, NODE_SPAN, serve};
 
 pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
     let listen = match std::env::var(LISTEN_VARIABLE) {
@@ -28,18 +29,31 @@ pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
             Some(job.map_err(|e| Refusal::usage(e.to_string()))?)
         }
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    log(args.log.as_deref(), args.log_format);
     let flush = match args.flush {
         FlushArg::Fsync => Flush::Fsync,
         FlushArg::PageCache => Flush::PageCache,
     };
-    serve(&brokers, flush, &args.data, job, args.until_end, out::line)
+    serve(&brokers, flush, &args.data, job, args.until_end, args.metrics, out::line)
         .map_err(|failure| Refusal { exit: failure.exit, message: failure.message })
+}
+
+/// Logs on stderr from now on. The span `node` says which node of the process an event is of.
+fn log(filter: Option<&str>, format: Format) {
+    let filter = match filter {
+        Some(filter) => EnvFilter::new(filter),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+    };
+    // Whatever is filtered, it is known of which node the rest is.
+    let filter = match format!("{NODE_SPAN}=error").parse() {
+        Ok(span) => filter.add_directive(span),
+        Err(_) => filter,
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        Format::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        Format::Json => log.json().with_current_span(true).with_span_list(false).flatten_event(false).init(),
+    }
 }
 
 /// What the flags say of brokers.

@@ -9,7 +9,10 @@
 //! several brokers that stops by itself is started again.
 
 mod data;
+mod metrics;
 mod nodes;
+
+pub use nodes::NODE_SPAN;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -21,6 +24,7 @@ use broker::Flush;
 use models::JobSpec;
 use tokio::sync::oneshot;
 
+use self::metrics::Sources;
 use crate::exit::Exit;
 use data::DataDir;
 use nodes::{Event, Node, Quorum};
@@ -89,7 +93,7 @@ impl Failure {
     }
 }
 
-/// Serves until told to stop. `say` prints a line on stdout.
+/// Serves until told to stop, and all of its nodes' metrics at `metrics`, if anywhere. `say` prints a line on stdout.
 ///
 /// # Errors
 /// A refusal (nothing was written), or a node that cannot go on.
@@ -99,30 +103,44 @@ pub fn serve(
     data: &Path,
     job: Option<JobSpec>,
     until_end: bool,
+    metrics: Option<SocketAddr>,
     say: impl Fn(&str),
 ) -> Result<Exit, Failure> {
     let quorum = brokers.quorum()?;
     let here = brokers.here(&quorum);
     for id in &here {
-        check_free(quorum.0[id])?;
+        check_free(quorum.0[id], &format!(" ({LISTEN_VARIABLE} names another one)"))?;
+    }
+    if let Some(at) = metrics {
+        check_free(at, " (--metrics)")?;
     }
     let data = DataDir::open(data, job.as_ref(), here.len()).map_err(Failure::refused)?;
     let (send, events) = mpsc::channel();
     signals(send.clone()).map_err(|e| Failure::failed(format!("failed to listen for signals: {e}")))?;
     die_with_any_thread();
-    let mut service =
-        Service { quorum, here, flush, nodes: Vec::new(), finish: None, drained: false, signals: 0, until_end };
+    let mut service = Service {
+        quorum,
+        here,
+        flush,
+        metrics,
+        sources: Sources::default(),
+        nodes: Vec::new(),
+        finish: None,
+        drained: false,
+        signals: 0,
+        until_end,
+    };
     let outcome = service.run(&data, job, &send, &events, &say);
     let stopped = service.stop(&events);
     outcome.and_then(|exit| stopped.map(|()| exit))
 }
 
 /// So that a port in use is known before a directory is made. The broker's own bind is the one that counts.
-fn check_free(listen: SocketAddr) -> Result<(), Failure> {
+fn check_free(listen: SocketAddr, remedy: &str) -> Result<(), Failure> {
     TcpListener::bind(listen).map(drop).map_err(|e| {
         let why =
             if e.kind() == std::io::ErrorKind::AddrInUse { "the address is in use".into() } else { e.to_string() };
-        Failure::refused(format!("failed to listen on {listen}: {why} ({LISTEN_VARIABLE} names another one)"))
+        Failure::refused(format!("failed to listen on {listen}: {why}{remedy}"))
     })
 }
 
@@ -172,6 +190,9 @@ struct Service {
     /// The ids of the brokers that run in this process.
     here: Vec<i32>,
     flush: Flush,
+    /// Where the metrics of all nodes are to be served.
+    metrics: Option<SocketAddr>,
+    sources: Sources,
     /// In the order they were started.
     nodes: Vec<Node>,
     finish: Option<oneshot::Sender<()>>,
@@ -190,15 +211,21 @@ impl Service {
         say: &impl Fn(&str),
     ) -> Result<Exit, Failure> {
         let no_thread = |e: std::io::Error| Failure::failed(format!("failed to start a thread: {e}"));
+        if let Some(at) = self.metrics {
+            // First, so that a cluster can be watched while it forms and until it has stopped.
+            self.nodes.push(metrics::endpoint(at, self.sources.clone(), send.clone()).map_err(no_thread)?);
+        }
         for id in &self.here {
             let dir = if self.here.len() == 1 { data.broker() } else { data.broker_of(*id) };
-            self.nodes.push(nodes::broker(*id, self.quorum.clone(), self.flush, dir, send.clone()).map_err(no_thread)?);
+            let node = nodes::broker(*id, self.quorum.clone(), self.flush, dir, &self.sources, send.clone());
+            self.nodes.push(node.map_err(no_thread)?);
         }
         let mut brokers = Vec::new();
         loop {
             // The channel cannot close: `send` is ours.
             let Ok(event) = events.recv() else { return Ok(Exit::Pass) };
             match event {
+                Event::MetricsUp(addr) => say(&format!("metrics on http://{addr}/metrics")),
                 Event::BrokerUp(addr) => {
                     brokers.push(addr);
                     if brokers.len() < self.here.len() {
@@ -214,14 +241,15 @@ impl Service {
                         if self.until_end && self.signals > 0 {
                             self.close_input();
                         }
-                        let node =
-                            nodes::coordinator(job.clone(), brokers.clone(), data.coordinator(), asked, send.clone());
+                        let (job, dir, sources) = (job.clone(), data.coordinator(), &self.sources);
+                        let node = nodes::coordinator(job, brokers.clone(), dir, asked, sources, send.clone());
                         self.nodes.push(node.map_err(no_thread)?);
                     }
                 }
                 Event::CoordinatorUp(addr) => {
                     for name in ["worker-0", "worker-1"] {
-                        self.nodes.push(nodes::worker(name, addr, brokers.clone(), send.clone()).map_err(no_thread)?);
+                        let worker = nodes::worker(name, addr, brokers.clone(), &self.sources, send.clone());
+                        self.nodes.push(worker.map_err(no_thread)?);
                     }
                 }
                 Event::Drained => {

@@ -1,29 +1,38 @@
 //! The nodes of `serve`, each a thread with a single-threaded runtime of its own, as in the simulation.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use broker::{Broker, BrokerConfig, BrokerError, Flush};
+use broker::{Broker, BrokerConfig, BrokerError, Flush, Metrics, Observer};
 use client::{Admin, Client, ClientConfig, NewTopic};
 use models::JobSpec;
+use processor::WorkerMetrics;
 use processor::coordinator::{Coordinator, CoordinatorConfig};
 use processor::worker::{self, WorkerConfig};
 use scenarios::plan::ProcessorKnobs;
 use tokio::sync::oneshot;
 
+use super::metrics::Sources;
 use crate::deploy::job_config;
 use crate::plans::DEFAULT_PARTITIONS;
 
 /// Workers of the processor.
 pub const WORKERS: u32 = 2;
 
+/// The target of the span that says which node of the process an event is of.
+pub const NODE_SPAN: &str = "streamproof::node";
+
 /// What a node tells the main thread.
 #[derive(Debug)]
 pub enum Event {
+    /// The metrics are served here.
+    MetricsUp(SocketAddr),
     /// A broker listens here.
     BrokerUp(SocketAddr),
     /// The coordinator answers here.
@@ -47,7 +56,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn start<F: Future<Output = Result<(), String>>>(
+    pub(super) fn start<F: Future<Output = Result<(), String>>>(
         name: impl Into<String>,
         events: mpsc::Sender<Event>,
         body: impl FnOnce(mpsc::Sender<Event>, oneshot::Receiver<()>) -> F + Send + 'static,
@@ -56,6 +65,8 @@ impl Node {
         let (stop, stopped) = oneshot::channel();
         let ends = name.clone();
         let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            // Entered once, for all that this thread says.
+            let _node = tracing::error_span!(target: NODE_SPAN, "node", id = ends).entered();
             let outcome = env::node::run_real(body(events.clone(), stopped));
             let outcome = outcome.unwrap_or_else(|e| Err(format!("no runtime: {e}")));
             let _ = events.send(Event::Ended(ends, outcome));
@@ -113,9 +124,11 @@ pub fn broker(
     quorum: Quorum,
     flush: Flush,
     data_dir: PathBuf,
+    sources: &Sources,
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<Node> {
     let name = if quorum.0.len() == 1 { "broker".to_owned() } else { format!("broker-{id}") };
+    let questions = sources.register(&name);
     Node::start(name.clone(), events, move |events, stop| async move {
         let listen = quorum.0[&id];
         let replicas = quorum.replicas();
@@ -135,9 +148,25 @@ pub fn broker(
             transaction_partitions: 4,
             ..BrokerConfig::default()
         };
-        let mut stop = std::pin::pin!(asked(stop));
+        let stopping = Cell::new(false);
+        let mut stop = std::pin::pin!(async {
+            asked(stop).await;
+            stopping.set(true);
+        });
+        // They count on when the broker is started again.
+        let metrics = Metrics::default();
+        let observed: Rc<RefCell<Option<Observer>>> = Rc::default();
+        let (counted, now) = (metrics.clone(), Rc::clone(&observed));
+        let answering = questions.answer(async move || {
+            let observer = now.borrow().clone();
+            match observer {
+                Some(observer) => observer.snapshot().await,
+                None => counted.snapshot(),
+            }
+        });
+        let _answering = env::task::spawn(answering).abort_on_drop();
         for start in 0.. {
-            let broker = match Broker::start(config.clone()).await {
+            let broker = match Broker::start_measured(config.clone(), metrics.clone()).await {
                 Ok(broker) => broker,
                 Err(
                     e @ (BrokerError::Bind { .. }
@@ -156,12 +185,15 @@ pub fn broker(
                     Err(outcome) => return outcome,
                 },
             };
+            observed.replace(Some(broker.observer()));
             if start == 0 {
                 let _ = events.send(Event::BrokerUp(broker.local_addr()));
             }
             // Whether it ended by itself is told by its error: asked to stop, it ends in peace.
             match broker.run_until(stop.as_mut()).await {
                 Ok(()) => return Ok(()),
+                // It was told to stop and could not do so in peace.
+                Err(e) if stopping.get() => return Err(e.to_string()),
                 Err(e) => match rest(&config, &name, &e.to_string(), stop.as_mut()).await {
                     Ok(()) => {}
                     Err(outcome) => return outcome,
@@ -223,8 +255,10 @@ pub fn coordinator(
     brokers: Vec<SocketAddr>,
     data_dir: PathBuf,
     finish: oneshot::Receiver<()>,
+    sources: &Sources,
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<Node> {
+    let questions = sources.register("coordinator");
     Node::start("coordinator", events, move |events, stop| async move {
         create_source_topic(&job, &brokers).await?;
         let job = job_config(&job, &knobs(), 500);
@@ -235,6 +269,8 @@ pub fn coordinator(
         };
         let coordinator = Coordinator::start(config).await.map_err(|e| e.to_string())?;
         let _ = events.send(Event::CoordinatorUp(coordinator.local_addr()));
+        let handle = coordinator.clone();
+        let _answering = env::task::spawn(questions.answer(async move || handle.metrics())).abort_on_drop();
         let handle = coordinator.clone();
         let watch = events.clone();
         // Also after a restart in mid-drain, when nobody asks to finish again.
@@ -292,15 +328,20 @@ pub fn worker(
     name: &'static str,
     coordinator: SocketAddr,
     brokers: Vec<SocketAddr>,
+    sources: &Sources,
     events: mpsc::Sender<Event>,
 ) -> std::io::Result<Node> {
+    let questions = sources.register(name);
     Node::start(name, events, move |_, stop| async move {
+        let metrics = WorkerMetrics::default();
+        let counted = metrics.clone();
+        let _answering = env::task::spawn(questions.answer(async move || counted.snapshot())).abort_on_drop();
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
         let config = WorkerConfig {
             heartbeat_interval: HEARTBEAT,
             heartbeat_timeout: HEARTBEAT_TIMEOUT,
             ..WorkerConfig::new(name, coordinator, listen, client_config(&brokers))
         };
-        worker::run(config, asked(stop)).await.map_err(|e| e.to_string())
+        worker::run_measured(config, metrics, asked(stop)).await.map_err(|e| e.to_string())
     })
 }

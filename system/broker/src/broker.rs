@@ -30,6 +30,7 @@ use crate::group::GroupCoordinator;
 use crate::ids;
 use crate::lifecycle::{Identity, Lifecycle};
 use crate::metadata::Metadata;
+use crate::metrics::{Metrics, Observer};
 use crate::peers::Peers;
 use crate::probe::Probe;
 use crate::producer_ids::ProducerIds;
@@ -64,6 +65,11 @@ impl Broker {
     /// Recovers what the data directory holds and listens. Nothing on disk is changed if the directory is not ours, is
     /// held by another process, or the port is taken.
     pub async fn start(config: BrokerConfig) -> Result<Self, BrokerError> {
+        Self::start_measured(config, Metrics::default()).await
+    }
+
+    /// [`Broker::start`] that counts on in `metrics`: those of an earlier start in this process, say.
+    pub async fn start_measured(config: BrokerConfig, metrics: Metrics) -> Result<Self, BrokerError> {
         config.validate().map_err(BrokerError::Config)?;
         let mut fresh_id = ids::source("broker.ids");
         let bind = |source| BrokerError::Bind { addr: config.listen, source };
@@ -74,8 +80,10 @@ impl Broker {
         let failure = Failure::default();
         let stopped_cleanly = data_dir.take_clean().await?;
         let membership = Membership::of(&config, data_dir.directory_id);
+        metrics.started();
+        let settings = Settings::of(&config);
         let metadata =
-            Metadata::open(&data_dir.metadata_dir(), membership, Settings::of(&config), failure.clone()).await?;
+            Metadata::open(&data_dir.metadata_dir(), membership, settings, failure.clone(), metrics.clone()).await?;
         env::disk::sync_dir(&data_dir.path).await.map_err(|e| BrokerError::storage(data_dir.path.display(), e))?;
         let identity = Identity {
             incarnation_id: fresh_id(),
@@ -92,6 +100,7 @@ impl Broker {
         let controller = ControllerChannel::new(metadata.clone(), &config);
         let context = Rc::new_cyclic(|context| Context {
             failure,
+            metrics,
             peers: Peers::new(metadata.clone(), &config),
             metadata,
             lifecycle: Lifecycle::new(identity),
@@ -149,6 +158,15 @@ impl Broker {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// To measure it by, also while and after it stops.
+    pub fn observer(&self) -> Observer {
+        Observer {
+            context: Rc::downgrade(&self.context),
+            connections: Rc::downgrade(&self.connections),
+            metrics: self.context.metrics.clone(),
+        }
     }
 
     /// What this broker knows of its cluster, for as long as it runs.
@@ -224,7 +242,7 @@ async fn open_when_ready(context: Rc<Context>, local_addr: SocketAddr) -> Result
     }
     let broker_epoch = context.controller.broker_epoch();
     env::probe::probe(|| Probe::Started { node_id, broker_epoch });
-    tracing::info!(node_id, broker_epoch, %local_addr, "broker is up");
+    tracing::info!(node = node_id, broker_epoch, %local_addr, "broker is up");
     Ok(())
 }
 

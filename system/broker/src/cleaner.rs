@@ -21,7 +21,7 @@ use log::compaction::Dirty;
 use crate::context::Context;
 use crate::failure::BrokerError;
 use crate::log_settings::LogSettings;
-use crate::partition::Partition;
+use crate::partition::{Partition, TopicPartition};
 
 /// Starts it; it ends with the handle.
 pub(crate) fn start(context: &Rc<Context>) -> AbortOnDrop<()> {
@@ -93,14 +93,20 @@ async fn clean(context: &Context) {
     }
     // Equals in the order of their ids.
     dirty.sort_by(|(a, ..), (b, ..)| b.ratio.partial_cmp(&a.ratio).unwrap_or(Ordering::Equal));
+    let storage = &context.metrics.storage;
+    storage.dirtiest.set(dirty.first().map_or(0.0, |(found, ..)| found.ratio));
+    let mut not_cleaned = 0;
     for (found, partition, settings) in dirty {
         match partition.clean(found, &settings.cleaner).await {
             Ok(_) => {}
             Err(error) if error.is_clean() => {
                 env::sometimes!(true, "a cleaner is stopped by a full disk");
-                tracing::warn!(partition = %partition.id(), %error, "not cleaned");
+                not_cleaned += 1;
+                let TopicPartition { topic, partition, .. } = partition.id();
+                tracing::warn!(node = context.config.node_id, topic, partition, %error, "not cleaned");
             }
             Err(error) => context.failure().report(BrokerError::storage(partition.id(), error)),
         }
     }
+    storage.not_cleaned.set(not_cleaned);
 }

@@ -17,6 +17,7 @@ use crate::lifecycle::Lifecycle;
 use crate::log_settings::LogSettings;
 use crate::metadata::image::NO_LEADER;
 use crate::metadata::{Metadata, PartitionState};
+use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::peers::Peers;
 use crate::producer_ids::ProducerIds;
@@ -30,6 +31,7 @@ const INTERNAL_REPLICAS: usize = 3;
 pub struct Context {
     pub config: BrokerConfig,
     pub(crate) failure: Failure,
+    pub(crate) metrics: Metrics,
     pub(crate) metadata: Metadata,
     pub(crate) controller: Rc<ControllerChannel>,
     pub(crate) peers: Peers,

@@ -292,10 +292,10 @@ impl ControllerChannel {
                     Ok(answer) if !admin::is_refused(&answer, ErrorCode::NOT_CONTROLLER) => return Ok(answer),
                     Ok(_) => {}
                     Err(PeerError::NotSent(reason)) => {
-                        tracing::debug!(node, %reason, "the controller is out of reach");
+                        tracing::debug!(controller = node, %reason, "the controller is out of reach");
                     }
                     Err(PeerError::Lost(reason)) => {
-                        tracing::debug!(node, %reason, "no answer from the controller");
+                        tracing::debug!(controller = node, %reason, "no answer from the controller");
                         if lost == Lost::Unknown {
                             return Err(ErrorCode::REQUEST_TIMED_OUT);
                         }

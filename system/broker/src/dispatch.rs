@@ -71,6 +71,8 @@ pub(crate) const SERVED: &[ApiKey] = &[
 pub(crate) async fn handle(context: Rc<Context>, request: Request, peer: IpAddr, turn: Turn) -> Option<Bytes> {
     let (version, correlation_id) = (request.version, request.correlation_id);
     let api_key = request.api_key();
+    context.metrics.requests.came(api_key);
+    let metrics = context.metrics.clone();
     let client = Client { id: request.client_id.unwrap_or_default(), host: format!("/{peer}") };
     let body: ResponseBody = match request.body {
         r if Quorum::serves(&r) => {
@@ -139,7 +141,10 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, peer: IpAddr,
         }
     };
     match response::encode(version, correlation_id, &body) {
-        Ok(frame) => Some(frame),
+        Ok(frame) => {
+            metrics.requests.answered(&body, frame.len());
+            Some(frame)
+        }
         Err(error) => {
             tracing::error!(?api_key, version, %error, "answer cannot be encoded");
             None

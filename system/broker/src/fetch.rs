@@ -161,6 +161,9 @@ async fn answer(context: &Context, version: i16, request: FetchRequest) -> Fetch
             };
             let mut data = partition_data(p.partition, result, isolation);
             let known = asked.and_then(|a| a.partition.as_ref().ok());
+            if let (Some(partition), Some(records)) = (known, data.records.as_ref()) {
+                partition.traffic().fetched(records.len(), matches!(reader, Reader::Replica { .. }));
+            }
             if let Some(known) = known.filter(|_| data.error_code == ErrorCode::OFFSET_OUT_OF_RANGE.code()) {
                 // For a follower that is behind all there is.
                 data.log_start_offset = known.log_start_offset();

@@ -15,6 +15,7 @@
 //! | `group` | consumer groups and their offsets |
 //! | `partition`, `produce`, `fetch`, `list_offsets`, `purgatory` | records |
 //! | `peer` | calls to other brokers |
+//! | `metrics` | what it can be measured by |
 
 mod api_versions;
 mod broker;
@@ -42,6 +43,7 @@ mod list_offsets;
 pub mod log_settings;
 pub mod metadata;
 mod metadata_api;
+mod metrics;
 mod offset_for_leader_epoch;
 pub mod partition;
 pub mod peer;
@@ -58,6 +60,7 @@ mod turn;
 pub mod txn;
 mod view;
 
+pub use self::metrics::{Metrics, Observer};
 pub use broker::Broker;
 pub use config::{BrokerConfig, Flush};
 pub use context::Context;

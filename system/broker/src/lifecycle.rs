@@ -57,6 +57,15 @@ impl Lifecycle {
         }
     }
 
+    /// This broker has been unfenced.
+    pub fn is_ready(&self) -> bool {
+        self.ready.get()
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
     /// Ready once this broker has been unfenced for the first time.
     pub async fn ready(&self) {
         loop {
@@ -101,11 +110,12 @@ impl Lifecycle {
                     Ok(_) if !self.ready.get() => SOON,
                     Ok(_) => interval,
                     Err(ErrorCode::STALE_BROKER_EPOCH | ErrorCode::BROKER_ID_NOT_REGISTERED) => {
-                        tracing::warn!(broker_epoch, "the controller knows another epoch of this broker");
+                        let node = context.config.node_id;
+                        tracing::warn!(node, broker_epoch, "the controller knows another epoch of this broker");
                         break;
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "heartbeat failed");
+                        tracing::debug!(node = context.config.node_id, broker_epoch, %error, "heartbeat failed");
                         SOON
                     }
                 };
@@ -130,7 +140,8 @@ impl Lifecycle {
                     Ok(HeartbeatReply { should_shut_down: true, .. }) => return,
                     Ok(_) | Err(ErrorCode::NOT_CONTROLLER) => {}
                     Err(error) => {
-                        tracing::info!(%error, "stopping without the controller's leave");
+                        let node = context.config.node_id;
+                        tracing::info!(node, %error, "stopping without the controller's leave");
                         return;
                     }
                 }
@@ -138,7 +149,8 @@ impl Lifecycle {
             }
         };
         if env::time::timeout(patience, leaving).await.is_err() {
-            tracing::warn!("stopping without the controller's leave: it took too long");
+            let node = context.config.node_id;
+            tracing::warn!(node, "stopping without the controller's leave: it took too long");
         }
     }
 
@@ -182,7 +194,7 @@ impl Lifecycle {
             match context.controller.register(registration, &config.cluster_id).await {
                 Ok(broker_epoch) => {
                     *self.registered.borrow_mut() = Some(broker_epoch);
-                    tracing::info!(broker_epoch, "registered");
+                    tracing::info!(node = config.node_id, broker_epoch, "registered");
                     return broker_epoch;
                 }
                 Err(ErrorCode::STALE_BROKER_EPOCH) => {
@@ -196,11 +208,11 @@ impl Lifecycle {
                     let _ = env::time::timeout(REFUSED, self.when(context, newer)).await;
                 }
                 Err(ErrorCode::INCONSISTENT_CLUSTER_ID | ErrorCode::INVALID_REQUEST) => {
-                    tracing::error!("the controller refuses this broker");
+                    tracing::error!(node = config.node_id, "the controller refuses this broker");
                     env::time::sleep(REFUSED).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "registration failed");
+                    tracing::debug!(node = config.node_id, %error, "registration failed");
                     env::time::sleep(SOON).await;
                 }
             }

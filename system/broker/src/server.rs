@@ -28,6 +28,10 @@ impl Connections {
         Open(Rc::clone(self))
     }
 
+    pub fn count(&self) -> usize {
+        self.open.get()
+    }
+
     pub async fn all_closed(&self) {
         loop {
             let closed = self.closed.notified();

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use client::{
-    Admin, Client, ClientConfig, Consumer, ConsumerConfig, Isolation, NewTopic, Producer, ProducerConfig,
-    TopicPartition,
+    Admin, Client, ClientConfig, CommittedOffset, Consumer, ConsumerConfig, Isolation, NewTopic, Producer,
+    ProducerConfig, TopicPartition,
 };
 use protocol::ErrorCode;
 use protocol::batch::Record;
@@ -38,6 +38,8 @@ fn config(id: i32) -> BrokerConfig {
         broker_heartbeat_interval_ms: 500,
         broker_session_timeout_ms: 3000,
         replica_lag_max_ms: 3000,
+        offsets_partitions: 3,
+        transaction_partitions: 3,
         ..BrokerConfig::default()
     }
 }
@@ -200,6 +202,78 @@ fn a_rolling_restart_loses_nothing() {
             }
             assert!(world.exited(*node), "broker {id} does not stop");
             world.restart(*node);
+            world.sleep(Duration::from_secs(8)).await;
+        }
+    });
+    assert!(summary.acked > 500, "{} acknowledged", summary.acked);
+}
+
+/// Uses both kinds of coordinators, so that their topics are there.
+async fn coordinated() {
+    let open = Producer::new(connect(), ProducerConfig::transactional("x"));
+    while open.init_transactions(false).await.is_err() {
+        env::time::sleep(Duration::from_millis(200)).await;
+    }
+    let admin = Admin::new(connect());
+    let created = async || admin.create_topics(&[NewTopic::new("t", PARTITIONS)]).await;
+    while !created().await.is_ok_and(|r| r.values().all(|r| matches!(r, Ok(()) | Err(ErrorCode::TOPIC_ALREADY_EXISTS))))
+    {
+        env::time::sleep(Duration::from_millis(200)).await;
+    }
+    let one = CommittedOffset { offset: 1, leader_epoch: -1, metadata: String::new() };
+    let offsets = BTreeMap::from([(TopicPartition::new("t", 0), one)]);
+    while admin.commit_offsets("g", &offsets).await.is_err() {
+        env::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// One after another, as `serve` stops those of its process: the last ones lead coordinators' partitions whose log cannot be
+/// read any more, since too few are in sync.
+#[test]
+fn a_cluster_stops_in_peace_down_to_the_last_broker() {
+    for seed in 0..20 {
+        let done = on_seed(Config::new(seed, seed), |world| async move {
+            let told = Shared::default();
+            let nodes: Vec<NodeId> = (0..BROKERS)
+                .map(|id| {
+                    let told = Rc::clone(&told);
+                    world.add_node(&format!("broker-{id}"), "broker", ip(id), move || broker(id, Rc::clone(&told)))
+                })
+                .collect();
+            let client = world.add_node("client", "client", CLIENT, coordinated);
+            while !world.exited(client) {
+                world.sleep(Duration::from_millis(500)).await;
+            }
+            for (id, node) in nodes.iter().enumerate().rev() {
+                told.borrow_mut().stop.insert(id as i32);
+                for _ in 0..300 {
+                    world.sleep(Duration::from_millis(100)).await;
+                    if world.exited(*node) {
+                        break;
+                    }
+                }
+                assert!(world.exited(*node), "broker {id} does not stop");
+            }
+        });
+        done.unwrap_or_else(|failed| panic!("seed {seed}: {failed}"));
+    }
+}
+
+/// Wall clocks that step by hours, in both directions, while another broker is down: nothing of membership, elections or
+/// replication is by the wall clock.
+#[test]
+fn stepped_clocks_lose_nothing() {
+    let hour = Duration::from_secs(3600);
+    let summary = run(3, async |world, nodes, _| {
+        world.sleep(Duration::from_secs(6)).await;
+        for (n, node) in nodes.iter().enumerate() {
+            world.clock(*node).step(hour * 5, n % 2 == 0);
+            world.sleep(Duration::from_secs(2)).await;
+            let other = nodes[(n + 1) % nodes.len()];
+            world.crash(other);
+            world.sleep(Duration::from_secs(5)).await;
+            world.clock(*node).step(hour * 9, n % 2 == 1);
+            world.restart(other);
             world.sleep(Duration::from_secs(8)).await;
         }
     });

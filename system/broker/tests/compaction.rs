@@ -14,7 +14,7 @@ use protocol::batch::{BatchBuilder, Limits, Record, decode_records, split};
 use protocol::{ErrorCode, Uuid};
 use streamproof_broker::partition::machine::Following;
 use streamproof_broker::partition::{Acks, Isolation, Partition, PartitionConfig, TopicPartition};
-use streamproof_broker::{Failure, Flush};
+use streamproof_broker::{Failure, Flush, Metrics};
 use world::{Config, CrashPoint, PowerLaw, Target, Then, When, World, on_seed};
 
 /// The transactional producer; the others are one a life.
@@ -63,6 +63,7 @@ fn config() -> PartitionConfig {
         node_id: 1,
         max_queued_bytes: 1 << 20,
         lag_max: Duration::from_secs(10),
+        metrics: Metrics::default(),
     }
 }
 

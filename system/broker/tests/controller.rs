@@ -337,6 +337,16 @@ impl Harness {
         }
     }
 
+    /// A broker that would name an earlier life than its last one reads of that one in the log, and names it: until then its
+    /// registration is refused.
+    fn reads_on(&mut self, broker: usize) {
+        let known = self.image.brokers.get(&(broker as i32)).map_or(-1, |b| b.broker_epoch);
+        let previous = &mut self.processes[broker].previous;
+        if *previous >= 0 {
+            *previous = known.max(*previous);
+        }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::Start { broker, how } => {
@@ -551,6 +561,7 @@ proptest! {
         }
         for broker in 0..BROKERS {
             h.step(Step::Start { broker, how: How::Clean });
+            h.reads_on(broker);
             h.step(Step::Register { broker });
             h.step(Step::CommitAll);
         }

@@ -1,7 +1,10 @@
 //! A partition on real files: order, acknowledgement, bounds, and what is left after a restart.
 
+use std::cell::Cell;
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +12,8 @@ use log::{LogConfig, Marker, Offset, Origin, TransactionVersion};
 use protocol::batch::{BatchBuilder, Record, split};
 use protocol::{ErrorCode, Uuid};
 use streamproof_broker::partition::{Acks, Isolation, Partition, PartitionConfig, TopicPartition};
-use streamproof_broker::{Failure, Flush};
+use streamproof_broker::{Failure, Flush, Metrics};
+use world::{Config, on_seed};
 
 fn on_node<F: Future>(f: impl FnOnce(PathBuf) -> F) -> F::Output {
     let dir = tempfile::tempdir().unwrap();
@@ -19,8 +23,14 @@ fn on_node<F: Future>(f: impl FnOnce(PathBuf) -> F) -> F::Output {
 async fn open(dir: &Path, flush: Flush) -> Partition {
     let id = TopicPartition { topic: "t".into(), topic_id: Uuid::from_u128(1), partition: 0 };
     let log = LogConfig { segment_bytes: 4000, ..LogConfig::default() };
-    let config =
-        PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20, lag_max: Duration::from_secs(10) };
+    let config = PartitionConfig {
+        log,
+        flush,
+        node_id: 1,
+        max_queued_bytes: 1 << 20,
+        lag_max: Duration::from_secs(10),
+        metrics: Metrics::default(),
+    };
     Partition::open(id, dir.to_owned(), config, 1, Failure::default()).await.unwrap()
 }
 
@@ -118,4 +128,68 @@ fn waiting_readers_are_woken_by_their_bound() {
         assert_eq!(waiting.await, Ok(1));
         assert_eq!(p.read(2, 10, Isolation::ReadCommitted).await, Err(ErrorCode::OFFSET_OUT_OF_RANGE));
     });
+}
+
+/// What a node and its world tell each other.
+#[derive(Default)]
+struct Steps {
+    reached: Cell<u32>,
+    allowed: Cell<u32>,
+}
+
+impl Steps {
+    /// Says that `step` is reached, and waits to be told to go on.
+    async fn at(&self, step: u32) {
+        self.reached.set(step);
+        while self.allowed.get() < step {
+            env::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_behind_a_batch_that_found_no_room_comes_again_with_it() {
+    const FULL: Result<Offset, ErrorCode> = Err(ErrorCode::NOT_ENOUGH_REPLICAS);
+    let node = async |steps: Rc<Steps>| {
+        let p = open(Path::new("/data/t-0"), Flush::Fsync).await;
+        let append = async |producer, sequence| {
+            let appended = p.append(batch(producer, 0, sequence, false), Origin::Client, Acks::All).await;
+            appended.map(|a| a.base_offset)
+        };
+        assert_eq!(append(9, 0).await, Ok(0));
+        assert_eq!(append(8, 0).await, Ok(1));
+        steps.at(1).await; // the disk is full from here on
+        let behind = p.enqueue(batch(9, 0, 2, false), Origin::Client, Acks::All, None).unwrap();
+        assert_eq!(behind.await, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "behind nothing");
+        assert_eq!(append(9, 1).await, FULL);
+        steps.at(2).await; // and has room again
+        assert_eq!(append(9, 2).await, FULL, "its turn is after the one before it");
+        assert_eq!(append(8, 2).await, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "another producer's gap is one");
+        env::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(append(9, 2).await, Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER), "the one before it was given up");
+        assert_eq!(append(9, 1).await, Ok(2));
+        assert_eq!(append(9, 2).await, Ok(3));
+        steps.at(3).await;
+    };
+    let run = on_seed(Config::new(1, 1), |world| async move {
+        let steps = Rc::new(Steps::default());
+        let of_node = Rc::clone(&steps);
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let id = world.add_node("broker", "broker", ip, move || node(Rc::clone(&of_node)));
+        let reach = async |step| {
+            while steps.reached.get() < step {
+                world.sleep(Duration::from_millis(100)).await;
+            }
+        };
+        reach(1).await;
+        let full = world.disk(id).full_now();
+        steps.allowed.set(1);
+        reach(2).await;
+        world.heal(full);
+        steps.allowed.set(2);
+        reach(3).await;
+    });
+    if let Err(failed) = run {
+        panic!("{failed}");
+    }
 }

@@ -15,7 +15,7 @@ use log::{LogConfig, Marker, Offset, Origin, TransactionVersion};
 use protocol::batch::{BatchBuilder, ControlRecord, ControlType, Limits, Record, decode_records, split};
 use protocol::{ErrorCode, Uuid};
 use streamproof_broker::partition::{Acks, Isolation, Partition, PartitionConfig, TopicPartition};
-use streamproof_broker::{Failure, Flush};
+use streamproof_broker::{Failure, Flush, Metrics};
 use world::{Config, CrashPoint, PowerLaw, Target, Then, When, World, on_seed};
 
 /// The transactional producer; the others are one a life.
@@ -49,8 +49,14 @@ async fn open(flush: Flush) -> Option<Partition> {
         tail_cache_bytes: 1_000,
         ..LogConfig::default()
     };
-    let config =
-        PartitionConfig { log, flush, node_id: 1, max_queued_bytes: 1 << 20, lag_max: Duration::from_secs(10) };
+    let config = PartitionConfig {
+        log,
+        flush,
+        node_id: 1,
+        max_queued_bytes: 1 << 20,
+        lag_max: Duration::from_secs(10),
+        metrics: Metrics::default(),
+    };
     Partition::open(id, "/data/t-0".into(), config, 1, Failure::default()).await.ok()
 }
 

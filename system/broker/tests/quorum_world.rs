@@ -20,7 +20,7 @@ use streamproof_broker::controller::proposal::{Heartbeat, NewTopic, Outcome, Pla
 use streamproof_broker::metadata::Metadata;
 use streamproof_broker::quorum::message::ReplicaKey;
 use streamproof_broker::quorum::{Membership, Quorum};
-use streamproof_broker::{BrokerConfig, Failure};
+use streamproof_broker::{BrokerConfig, Failure, Metrics};
 use world::{Config, CrashPoint, NodeId, PowerLaw, Target, Then, When, World, on_seed};
 
 const NODES: u8 = 3;
@@ -62,7 +62,8 @@ async fn node(id: i32, told: Shared) {
     };
     let settings = Settings::of(&BrokerConfig { node_id: id, ..BrokerConfig::default() });
     let failure = Failure::default();
-    let open = Metadata::open(Path::new("/data/metadata"), membership, settings, failure.clone()).await;
+    let open =
+        Metadata::open(Path::new("/data/metadata"), membership, settings, failure.clone(), Metrics::default()).await;
     let metadata = match open {
         Ok(metadata) => metadata,
         Err(error) => panic!("node {id}: {error}"),

@@ -22,7 +22,7 @@ pub mod sync {
 /// Asynchronous byte streams, as tokio defines them.
 pub mod io {
     pub use std::io::{Error, ErrorKind, Result};
-    pub use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+    pub use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf, split};
 }
 
 #[doc(hidden)]

@@ -18,6 +18,7 @@ pub mod decision;
 pub mod decode;
 pub mod job;
 pub mod keys;
+mod metrics;
 pub mod probe;
 pub mod record;
 pub mod restart;
@@ -28,3 +29,5 @@ mod task_set;
 pub mod watermark;
 pub mod window;
 pub mod worker;
+
+pub use self::metrics::WorkerMetrics;

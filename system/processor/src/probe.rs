@@ -37,3 +37,25 @@ pub enum Probe {
         generation: u64,
     },
 }
+
+impl Probe {
+    /// Tells it to people as well. Decisions are records of their own topic.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Decision(_) => {}
+            Self::AttemptStarted { generation, checkpoint } => {
+                tracing::info!(generation, checkpoint, "attempt is deployed");
+            }
+            Self::AttemptRunning { generation } => tracing::info!(generation, "attempt runs"),
+            Self::AttemptFailed { generation, reason } => tracing::info!(generation, reason, "attempt failed"),
+            Self::CheckpointCompleted { generation, n } => {
+                tracing::info!(generation, checkpoint = n, "checkpoint is durable");
+            }
+            Self::CheckpointCommitted { generation, n } => {
+                tracing::info!(generation, checkpoint = n, "checkpoint is committed");
+            }
+            Self::Finish { end_offsets } => tracing::info!(?end_offsets, "the input is bounded"),
+            Self::Drained { generation } => tracing::info!(generation, "drained"),
+        }
+    }
+}

@@ -66,7 +66,7 @@ impl GroupCoordinator {
     }
 
     /// All shards, of groups that this broker coordinates.
-    pub(super) fn shards(&self) -> Vec<Rc<Shard>> {
+    pub(crate) fn shards(&self) -> Vec<Rc<Shard>> {
         self.shards.borrow().values().map(|(s, _)| Rc::clone(s)).collect()
     }
 }

@@ -97,6 +97,12 @@ impl Offsets {
         }
     }
 
+    /// Every offset that is visible: group, place, offset.
+    pub fn committed(&self) -> impl Iterator<Item = (&String, &Place, i64)> {
+        let places = self.groups.iter().flat_map(|(group, places)| places.iter().map(move |(p, e)| (group, p, e)));
+        places.filter_map(|(group, place, entry)| Some((group, place, entry.committed.as_ref()?.offset)))
+    }
+
     /// The groups that have an offset.
     pub fn groups(&self) -> impl Iterator<Item = &String> {
         let some = |places: &BTreeMap<Place, Entry>| places.values().any(|e| e.committed.is_some());

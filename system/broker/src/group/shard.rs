@@ -28,7 +28,7 @@ use crate::ids;
 use crate::internal_topics::{Replayed, batch_of, replay};
 use crate::join::join_all;
 use crate::partition::machine::Asked;
-use crate::partition::{Acks, Origin, Partition};
+use crate::partition::{Acks, Origin, Partition, TopicPartition};
 use crate::probe::{CoordinatorId, Probe};
 use crate::txn::state::ProducerIdEpoch;
 
@@ -364,7 +364,9 @@ impl Shard {
             }
             let mut endings: Vec<_> = Vec::new();
             if !work.is_empty() && !self.append(work).await {
-                tracing::warn!(partition = %self.partition.id(), "the group coordinator reads its state anew");
+                let TopicPartition { topic, partition, .. } = self.partition.id();
+                let epoch = self.leader_epoch;
+                tracing::warn!(topic, partition, epoch, "the group coordinator reads its state anew");
                 env::sometimes!(true, "a group coordinator reads its state anew");
                 self.loaded.set(false);
                 // Dropped senders answer NOT_COORDINATOR. Endings stay: their markers are in the log.

@@ -28,6 +28,7 @@ use super::snapshot::{self, Unreadable};
 use crate::controller::machine::{Action, Input, Machine, ProposalId, Settings};
 use crate::controller::proposal::{Outcome, Proposal};
 use crate::failure::{BrokerError, Failure};
+use crate::metrics::Metrics;
 use crate::probe::Probe;
 use crate::quorum::snapshot as files;
 use crate::quorum::{Event, Incoming, Membership, Quorum, Replica};
@@ -48,6 +49,8 @@ struct Shared {
     applied: Cell<i64>,
     epoch: Cell<i32>,
     leader: Cell<Option<i32>>,
+    /// A controller runs here.
+    active: Cell<bool>,
     changed: Notify,
 }
 
@@ -67,6 +70,7 @@ impl Metadata {
         membership: Membership,
         settings: Settings,
         failure: Failure,
+        metrics: Metrics,
     ) -> Result<Self, BrokerError> {
         let (me, cluster_id) = (membership.me, membership.cluster_id.clone());
         let (replica, incoming) = Replica::open(dir, membership).await?;
@@ -75,6 +79,7 @@ impl Metadata {
         let quorum = Quorum::new(me, cluster_id, replica.queue());
         let mut driver = Driver {
             settings,
+            metrics,
             shared: Rc::clone(&shared),
             controller: None,
             answers: BTreeMap::new(),
@@ -92,6 +97,11 @@ impl Metadata {
     /// The epoch of the quorum and the active controller, as far as this node knows.
     pub fn leader(&self) -> (i32, Option<i32>) {
         (self.shared.epoch.get(), self.shared.leader.get())
+    }
+
+    /// Whether this node is the active controller, as far as it knows: one that was cut off takes a while to notice.
+    pub fn is_controller(&self) -> bool {
+        self.shared.active.get()
     }
 
     /// Exclusive end of the part of the log that [`Metadata::with`] shows.
@@ -134,6 +144,7 @@ enum Wake {
 struct Driver {
     replica: Replica,
     settings: Settings,
+    metrics: Metrics,
     shared: Rc<Shared>,
     /// While this node is the active controller.
     controller: Option<Machine>,
@@ -259,6 +270,7 @@ impl Driver {
                 }
                 Event::LeaderChanged { epoch, leader } => {
                     self.step_down();
+                    self.metrics.elections.quorum_changes.inc();
                     self.shared.epoch.set(epoch);
                     self.shared.leader.set(leader);
                     self.shared.changed.notify_waiters();
@@ -279,12 +291,15 @@ impl Driver {
         assert_eq!(applied, next, "a term begins on everything before it");
         let image = self.shared.image.borrow().clone();
         tracing::info!(node = self.settings.node_id, epoch, offset = next, "active controller");
+        self.metrics.elections.terms.inc();
+        self.shared.active.set(true);
         self.controller = Some(Machine::new(self.settings.clone(), image, next, clock::now()));
         true
     }
 
     fn step_down(&mut self) {
         self.controller = None;
+        self.shared.active.set(false);
         for answer in std::mem::take(&mut self.answers).into_values() {
             env::sometimes!(true, "controller: a decision whose leader lost the quorum");
             let _ = answer.send(Err(ErrorCode::REQUEST_TIMED_OUT));
@@ -312,7 +327,14 @@ impl Driver {
                 });
                 if !header.is_control() {
                     let mut image = self.shared.image.borrow_mut();
-                    snapshot::apply(&batch, &mut image, tell).map_err(unreadable)?;
+                    let controls = self.controller.is_some();
+                    let note = |record, image: &MetadataImage| {
+                        if controls {
+                            self.metrics.elections.committed(&record);
+                        }
+                        tell(record, image);
+                    };
+                    snapshot::apply(&batch, &mut image, note).map_err(unreadable)?;
                 }
             }
         }

@@ -10,9 +10,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use env::clock;
+use env::clock::{self, Instant};
 use env::node::{When, crash_point};
 use env::probe::probe;
 use env::sync::{mpsc, oneshot};
@@ -28,9 +29,15 @@ use super::machine::{Action, Following, Input, Machine, Outcome, Position, Setti
 use super::probe::{PartitionEvent, PartitionProbe};
 use super::{Acks, Appended, Inner, Partition, PartitionConfig, TopicPartition};
 use crate::failure::{BrokerError, Failure};
+use crate::metrics::{Metrics, TopicTraffic};
 use crate::purgatory::Purgatory;
 
 pub(super) const ROLE: &str = "broker";
+
+/// How long after a batch that found no room its producer's next ones are taken to be those sent behind it.
+const BEHIND: Duration = Duration::from_secs(1);
+/// Producers that are remembered for that.
+const MAX_WITHOUT_ROOM: usize = 1_000;
 
 /// What comes over the channel.
 #[derive(Debug)]
@@ -105,7 +112,11 @@ pub(super) async fn open(
     let machine = Rc::new(RefCell::new(machine));
     let (commands, inbox) = mpsc::unbounded_channel();
     let reader = log.reader();
+    let traffic = config.metrics.traffic.topic(&id.topic);
     let driver = Driver {
+        node: config.node_id,
+        metrics: config.metrics,
+        traffic: Rc::clone(&traffic),
         id: Rc::clone(&id),
         segment_bytes: config.log.segment_bytes as usize,
         log,
@@ -122,6 +133,7 @@ pub(super) async fn open(
         next_token: 0,
         flush: None,
         altering: None,
+        without_room: BTreeMap::new(),
     };
     driver.report(|| PartitionEvent::Opened {
         log_start: driver.log.start_offset(),
@@ -130,7 +142,7 @@ pub(super) async fn open(
     });
     let task = task::spawn(driver.run()).abort_on_drop();
     let task = Some(task).into();
-    Ok(Partition(Rc::new(Inner { id, machine, commands, reader, purgatory, failure, task })))
+    Ok(Partition(Rc::new(Inner { id, machine, commands, reader, purgatory, failure, traffic, task })))
 }
 
 /// The log as a machine starts from it.
@@ -147,6 +159,9 @@ fn start(log: &Log, high_watermark: Offset) -> Start {
 
 struct Driver {
     id: Rc<TopicPartition>,
+    node: i32,
+    metrics: Metrics,
+    traffic: Rc<TopicTraffic>,
     segment_bytes: usize,
     log: Log,
     /// Shared with the handles, which only look at it.
@@ -166,6 +181,8 @@ struct Driver {
     next_token: Token,
     flush: Option<AbortOnDrop<()>>,
     altering: Option<AbortOnDrop<()>>,
+    /// Producers whose last batch was refused by a full disk: the epoch, and when.
+    without_room: BTreeMap<i64, (i16, Instant)>,
 }
 
 impl Driver {
@@ -240,7 +257,8 @@ impl Driver {
                 self.crash_point("retain.delete", When::After).await;
                 let start = self.log.start_offset();
                 if start > before {
-                    tracing::debug!(partition = %self.id, from = before, to = start, "log start moved");
+                    let TopicPartition { topic, partition, .. } = &*self.id;
+                    tracing::debug!(node = self.node, topic, partition, from = before, to = start, "log start moved");
                     self.report(|| PartitionEvent::StartMoved { offset: start });
                 }
                 let input = self.done(moved, reply);
@@ -263,10 +281,12 @@ impl Driver {
                 self.flush = None;
                 match self.log.flushed(result).await {
                     Ok(offset) => {
+                        self.metrics.storage.flushes.inc();
                         self.report(|| PartitionEvent::Flushed { offset });
                         Input::Flushed(offset)
                     }
                     Err(error) => {
+                        self.metrics.storage.failed_flushes.inc();
                         self.fatal(error);
                         Input::FlushFailed
                     }
@@ -281,7 +301,8 @@ impl Driver {
         let (answer, input) = match result {
             Ok(value) => (Ok(value), None),
             Err(error) if error.is_clean() => {
-                tracing::warn!(partition = %self.id, %error, "neither cleaned nor shortened");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::warn!(node = self.node, topic, partition, %error, "neither cleaned nor shortened");
                 (Err(ErrorCode::NOT_ENOUGH_REPLICAS), None)
             }
             Err(error) => {
@@ -344,7 +365,9 @@ impl Driver {
                 let log = match cut {
                     Ok(()) => {
                         let (to, high_watermark) = (self.log.end_offset(), self.purgatory.bounds().high_watermark);
-                        tracing::info!(partition = %self.id, from, to, high_watermark, "truncated");
+                        let TopicPartition { topic, partition, .. } = &*self.id;
+                        let (node, epoch) = (self.node, self.machine.borrow().leader_epoch());
+                        tracing::info!(node, topic, partition, epoch, from, to, high_watermark, "truncated");
                         self.report(|| PartitionEvent::Truncated { from, to, high_watermark });
                         Some(start(&self.log, high_watermark.min(to)))
                     }
@@ -361,7 +384,8 @@ impl Driver {
                 self.crash_point("reset", When::After).await;
                 let log = match reset {
                     Ok(()) => {
-                        tracing::info!(partition = %self.id, offset, "began anew where the leader's log begins");
+                        let TopicPartition { topic, partition, .. } = &*self.id;
+                        tracing::info!(node = self.node, topic, partition, offset, "began anew at the leader's start");
                         self.report(|| PartitionEvent::Reset { offset });
                         Some(start(&self.log, offset))
                     }
@@ -454,7 +478,9 @@ impl Driver {
             }
         };
         if let Some(event) = event {
-            tracing::debug!(partition = %self.id, ?event, "role changed");
+            let TopicPartition { topic, partition, .. } = &*self.id;
+            let (node, epoch) = (self.node, self.machine.borrow().leader_epoch());
+            tracing::debug!(node, topic, partition, epoch, ?event, "role changed");
             self.report(|| event);
         }
         self.purgatory.role_changed();
@@ -482,9 +508,11 @@ impl Driver {
 
     /// Appends the leader's batches. What went in before one that does not is kept.
     async fn replicate(&mut self, records: Bytes) -> Outcome {
+        let (mut bytes, mut appended_bytes) = (0, 0);
         let (mut epochs, mut transactions) = (Vec::new(), Vec::new());
         let mut range = None;
         for piece in pieces(records, self.segment_bytes) {
+            bytes += piece.len();
             let records = BatchHeader::parse(&piece).map_or(1, |h| i64::from(h.last_offset_delta) + 1);
             let appended = match self.roll_if_due(piece.len(), records).await {
                 Ok(()) => self.log.append_replicated(piece, clock::now()).await,
@@ -495,6 +523,7 @@ impl Driver {
                     epochs.extend(e);
                     transactions.extend(t);
                     range = Some((range.map_or(first, |(begin, _)| begin), last));
+                    appended_bytes = bytes;
                 }
                 Outcome::Failed => return Outcome::Failed,
                 other if range.is_none() => return other,
@@ -502,6 +531,7 @@ impl Driver {
             }
         }
         let Some((first, last)) = range else { return Outcome::Refused(ErrorCode::CORRUPT_MESSAGE) };
+        self.traffic.replicated(appended_bytes);
         self.report(|| PartitionEvent::Replicated { base: first, last });
         Outcome::Done { first, last, epochs, transactions }
     }
@@ -537,8 +567,23 @@ impl Driver {
                 self.report(|| PartitionEvent::Duplicate { base: first, last, producer_id });
                 return Outcome::Duplicate { first, last };
             }
+            // 1. a batch finds no room, and its producer is told to come again; 2. the next one, sent behind it, is there
+            // already, out of order. Told so, a client takes that for a loss, gives itself a new epoch, and writes again
+            // what other partitions have and have not acknowledged: twice. So both come again.
+            Err(ProducerError::OutOfOrderSequence { .. }) if self.is_behind(producer_id, producer_epoch) => {
+                env::sometimes!(true, "partition: a batch behind one that found no room");
+                let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+                self.report(|| PartitionEvent::Refused {
+                    error: code.code(),
+                    producer_id,
+                    producer_epoch,
+                    base_sequence,
+                });
+                return Outcome::Refused(code);
+            }
             Err(refusal) => {
-                tracing::debug!(partition = %self.id, %refusal, "append refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::debug!(node = self.node, topic, partition, epoch = leader_epoch, %refusal, "append refused");
                 let code = error_code(&refusal);
                 self.report(|| PartitionEvent::Refused {
                     error: code.code(),
@@ -549,12 +594,15 @@ impl Driver {
                 return Outcome::Refused(code);
             }
         }
-        let outcome = match self.roll_if_due(records.len(), i64::from(header.last_offset_delta) + 1).await {
+        let bytes = records.len();
+        let outcome = match self.roll_if_due(bytes, i64::from(header.last_offset_delta) + 1).await {
             Ok(()) => self.log.append(records, leader_epoch, clock::now()).await,
             Err(error) => Err(error),
         };
         let outcome = self.outcome(outcome);
+        self.note_room(&outcome, producer_id, producer_epoch);
         if let Outcome::Done { first, last, .. } = outcome {
+            self.traffic.produced(header.records_count, bytes);
             self.report(|| PartitionEvent::Appended {
                 base: first,
                 last,
@@ -567,13 +615,30 @@ impl Driver {
         outcome
     }
 
+    fn is_behind(&self, producer_id: i64, producer_epoch: i16) -> bool {
+        let of_last = self.without_room.get(&producer_id);
+        of_last.is_some_and(|(epoch, at)| *epoch == producer_epoch && clock::now().saturating_since(*at) < BEHIND)
+    }
+
+    fn note_room(&mut self, outcome: &Outcome, producer_id: i64, producer_epoch: i16) {
+        if !matches!(outcome, Outcome::Refused(ErrorCode::NOT_ENOUGH_REPLICAS)) {
+            self.without_room.remove(&producer_id);
+        } else if producer_id >= 0 {
+            if self.without_room.len() >= MAX_WITHOUT_ROOM {
+                self.without_room.pop_first();
+            }
+            self.without_room.insert(producer_id, (producer_epoch, clock::now()));
+        }
+    }
+
     async fn append_marker(&mut self, marker: &Marker, leader_epoch: i32) -> Outcome {
         let verdict = self.log.producers().check_marker(marker);
         match verdict {
             Ok(MarkerVerdict::Append) => {}
             Ok(MarkerVerdict::AlreadyWritten) => return Outcome::MarkerThere,
             Err(refusal) => {
-                tracing::debug!(partition = %self.id, %refusal, "marker refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::debug!(node = self.node, topic, partition, epoch = leader_epoch, %refusal, "marker refused");
                 return Outcome::Refused(error_code(&refusal));
             }
         }
@@ -612,11 +677,14 @@ impl Driver {
                 Outcome::Done { first, last, epochs, transactions }
             }
             Err(LogError::Invalid { reason }) => {
-                tracing::debug!(partition = %self.id, reason, "batch refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::debug!(node = self.node, topic, partition, reason, "batch refused");
                 Outcome::Refused(ErrorCode::CORRUPT_MESSAGE)
             }
             Err(error) if error.is_clean() => {
-                tracing::warn!(partition = %self.id, %error, "append refused");
+                let TopicPartition { topic, partition, .. } = &*self.id;
+                tracing::warn!(node = self.node, topic, partition, %error, "append refused");
+                self.metrics.storage.refused_appends.inc();
                 env::sometimes!(true, "partition: append refused by a full disk");
                 Outcome::Refused(ErrorCode::NOT_ENOUGH_REPLICAS)
             }

@@ -147,6 +147,11 @@ impl Machine {
         self.last_stable
     }
 
+    /// Transactions that have records in the log and no marker.
+    pub fn open_transactions(&self) -> usize {
+        self.transactions.values().filter(|marker| marker.is_none()).count()
+    }
+
     pub fn log_end_offset(&self) -> Offset {
         self.end
     }

@@ -43,6 +43,7 @@ pub use log::Origin;
 
 use crate::config::{BrokerConfig, Flush};
 use crate::failure::{BrokerError, Failure};
+use crate::metrics::{Metrics, TopicTraffic};
 use crate::purgatory::{Purgatory, Readable};
 use driver::Command;
 use isr::AlterPartition;
@@ -73,10 +74,12 @@ pub struct PartitionConfig {
     pub max_queued_bytes: usize,
     /// See [`machine::Settings::lag_max`].
     pub lag_max: Duration,
+    /// Of the broker.
+    pub metrics: Metrics,
 }
 
 impl PartitionConfig {
-    pub fn of(config: &BrokerConfig) -> Self {
+    pub fn of(config: &BrokerConfig, metrics: Metrics) -> Self {
         let segment_bytes = config.segment_bytes.min(i32::MAX as u32);
         Self {
             log: LogConfig { segment_bytes, ..LogConfig::default() },
@@ -84,6 +87,7 @@ impl PartitionConfig {
             node_id: config.node_id,
             max_queued_bytes: 2 * config.max_frame_bytes,
             lag_max: Duration::from_millis(config.replica_lag_max_ms),
+            metrics,
         }
     }
 }
@@ -160,6 +164,7 @@ struct Inner {
     reader: LogReader,
     purgatory: Purgatory,
     failure: Failure,
+    traffic: Rc<TopicTraffic>,
     task: RefCell<Option<AbortOnDrop<()>>>,
 }
 
@@ -227,6 +232,15 @@ impl Partition {
 
     pub fn following(&self) -> Option<Following> {
         self.0.machine.borrow().following()
+    }
+
+    /// Transactions that have records here and no marker yet.
+    pub fn open_transactions(&self) -> usize {
+        self.0.machine.borrow().open_transactions()
+    }
+
+    pub(crate) fn traffic(&self) -> &TopicTraffic {
+        &self.0.traffic
     }
 
     /// Of the present role; -1 before there is any.

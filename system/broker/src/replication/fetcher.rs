@@ -24,8 +24,8 @@ use protocol::{ErrorCode, RequestBody, ResponseBody, Uuid};
 
 use crate::context::Context;
 use crate::join::join_all;
-use crate::partition::Partition;
 use crate::partition::machine::Position;
+use crate::partition::{Partition, TopicPartition};
 use crate::peer::{Peer, PeerConfig};
 
 const VERSION: i16 = 17;
@@ -297,7 +297,8 @@ impl Task {
         (followed.position, followed.not_before) = match position {
             Ok(position) => (Some(position), None),
             Err(error) => {
-                tracing::debug!(partition = %followed.partition.id(), leader = self.leader, %error, "not replicated");
+                let TopicPartition { topic, partition, .. } = followed.partition.id();
+                tracing::debug!(topic, partition, epoch = leader_epoch, leader = self.leader, %error, "not replicated");
                 let soon = matches!(
                     error,
                     ErrorCode::UNKNOWN_LEADER_EPOCH | ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::NOT_LEADER_OR_FOLLOWER

@@ -65,6 +65,8 @@ struct Copy {
     partition: Partition,
     /// (leader epoch, partition epoch, min.insync.replicas, segment.bytes) that it was last told.
     told: (i32, i32, usize, u32),
+    /// The in-sync set that it was last told of; empty before there was any.
+    isr: Vec<i32>,
     /// The controller knows that it is kept here, so that a directory that is lost would be missed. Until then the only
     /// copy of a partition is not led; one of several need not say it.
     placed: bool,
@@ -183,10 +185,16 @@ impl Replicas {
     pub async fn stop(&self) -> Result<(), BrokerError> {
         drop(self.applying.take());
         self.fetchers.borrow_mut().stop_all();
-        let copies = self.copies.take();
+        let mut copies = self.copies.take();
         let high_watermarks = high_watermarks(&copies);
+        // Coordinators first: one that still reads its log would take the end of it for a failure.
+        for (key, copy) in &mut copies {
+            drop(copy.coordinator.take());
+            if let Some(context) = self.context.upgrade() {
+                self.resign(&context, *key, &copy.partition);
+            }
+        }
         for copy in copies.into_values() {
-            drop(copy.coordinator);
             copy.partition.close().await?;
         }
         self.store(high_watermarks).await
@@ -243,7 +251,7 @@ impl Replicas {
                     return Err(BrokerError::storage(dir.display(), reason));
                 }
                 claim(&self.data_dir, &dir, &id).await.map_err(missing)?;
-                let mut config = PartitionConfig::of(&context.config);
+                let mut config = PartitionConfig::of(&context.config, context.metrics.clone());
                 config.log.segment_bytes = wanted.segment_bytes;
                 let controller: Rc<dyn AlterPartition> = Rc::new(Controller(Rc::downgrade(context)));
                 let failure = context.failure.clone();
@@ -254,7 +262,8 @@ impl Replicas {
         for opened in join_all(opening).await {
             let (key, partition, placed) = opened?;
             // Until it has a role, nothing is served.
-            self.copies.borrow_mut().insert(key, Copy { partition, told: (-1, -1, 0, 0), placed, coordinator: None });
+            let copy = Copy { partition, told: (-1, -1, 0, 0), isr: Vec::new(), placed, coordinator: None };
+            self.copies.borrow_mut().insert(key, copy);
         }
         Ok(())
     }
@@ -288,7 +297,7 @@ impl Replicas {
     }
 
     async fn lead(&self, context: &Rc<Context>, key: PartitionKey, wanted: &Wanted) -> Result<(), BrokerError> {
-        let Some(partition) = self.told(key, wanted) else { return Ok(()) };
+        let Some(partition) = self.told(context, key, wanted) else { return Ok(()) };
         self.fetchers.borrow_mut().stop(key);
         let before = partition.is_leader().then(|| partition.leader_epoch());
         let PartitionState { leader_epoch, partition_epoch, replicas, isr, .. } = wanted.state.clone();
@@ -331,7 +340,7 @@ impl Replicas {
     }
 
     async fn follow(&self, context: &Rc<Context>, key: PartitionKey, wanted: &Wanted) {
-        let Some(partition) = self.told(key, wanted) else { return };
+        let Some(partition) = self.told(context, key, wanted) else { return };
         if partition.is_leader() {
             self.resign(context, key, &partition);
         }
@@ -349,13 +358,20 @@ impl Replicas {
     }
 
     /// Notes what the copy is told now.
-    fn told(&self, key: PartitionKey, wanted: &Wanted) -> Option<Partition> {
+    fn told(&self, context: &Context, key: PartitionKey, wanted: &Wanted) -> Option<Partition> {
         let mut copies = self.copies.borrow_mut();
         let copy = copies.get_mut(&key)?;
         if copy.told.3 != wanted.segment_bytes {
             copy.partition.set_segment_bytes(wanted.segment_bytes);
         }
         copy.told = wanted.told();
+        let before = std::mem::replace(&mut copy.isr, wanted.state.isr.clone());
+        if wanted.state.leader == context.config.node_id && !before.is_empty() && before != copy.isr {
+            context.metrics.replication.isr_changed(&before, &copy.isr);
+            let (node, topic, partition) = (context.config.node_id, &wanted.topic, key.1);
+            let epoch = wanted.state.leader_epoch;
+            tracing::info!(node, topic, partition, epoch, ?before, isr = ?copy.isr, "in-sync set changed");
+        }
         Some(copy.partition.clone())
     }
 
@@ -539,7 +555,8 @@ impl AlterPartition for Controller {
             let context = context.upgrade().ok_or(ErrorCode::NOT_CONTROLLER)?;
             let IsrProposal { topic_id, partition, leader_epoch, partition_epoch, isr } = proposal;
             let change = IsrChange { topic_id, partition, leader_epoch, partition_epoch, isr, recovering: false };
-            let state = context.controller.alter_partition(change).await?;
+            let state = context.controller.alter_partition(change).await;
+            let state = state.inspect_err(|_| context.metrics.replication.failed_updates.inc())?;
             let proposal::IsrState { leader, leader_epoch, isr, partition_epoch, .. } = state;
             Ok(IsrState { leader, leader_epoch, isr, partition_epoch })
         })

@@ -264,7 +264,8 @@ impl Shard {
                     }
                 }
                 Err(error) if error.certainty() == Certainty::Failed => {
-                    tracing::warn!(%error, "transaction state was refused");
+                    let (partition, epoch) = (self.partition.id().partition, self.leader_epoch);
+                    tracing::warn!(topic = TRANSACTION_STATE, partition, epoch, %error, "transaction state was refused");
                     env::time::sleep(BACKOFF).await;
                     for p in group {
                         let (transactional_id, token) = (p.transactional_id, p.token);
@@ -273,7 +274,9 @@ impl Shard {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "transaction state is unknown, reading it anew");
+                    let (partition, epoch) = (self.partition.id().partition, self.leader_epoch);
+                    let topic = TRANSACTION_STATE;
+                    tracing::warn!(topic, partition, epoch, %error, "transaction state is unknown, reading it anew");
                     return;
                 }
             }
@@ -357,7 +360,7 @@ impl Shard {
                 let fenced =
                     matches!(*error, ErrorCode::TRANSACTION_COORDINATOR_FENCED | ErrorCode::INVALID_PRODUCER_EPOCH);
                 env::sometimes!(fenced, "a deposed transaction coordinator's marker is refused");
-                tracing::debug!(transactional_id, topic, index, %error, "no marker yet");
+                tracing::debug!(transactional_id, topic, partition = index, %error, "no marker yet");
             }
             if left.is_empty() {
                 return true;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use client::{Admin, Client, Consumer, ConsumerConfig, Isolation, OffsetSpec, TopicPartition};
 
-use crate::WRITERS;
-use crate::cluster::{PARTITIONS, TOPICS};
-use crate::writer::{End, Told, group, offset_place};
+use super::WRITERS;
+use super::cluster::{PARTITIONS, TOPICS};
+use super::writer::{End, Told, group, offset_place};
 
 /// How long transactions that nobody ends may stay open: their time-out, and some.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,8 +10,8 @@ use client::{
 };
 use protocol::batch::Record;
 
-use crate::TRANSACTIONS;
-use crate::cluster::{PARTITIONS, TOPICS, a_client};
+use super::TRANSACTIONS;
+use super::cluster::{PARTITIONS, TOPICS, a_client};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

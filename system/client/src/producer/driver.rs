@@ -117,7 +117,7 @@ impl Driver {
                 env::task::spawn(async move {
                     let connection = client.connect(node, lane).await;
                     if let Err(e) = &connection {
-                        tracing::debug!(node, error = %e, "producer failed to connect");
+                        tracing::debug!(broker = node, error = %e, "producer failed to connect");
                     }
                     let _ = events.send(Event::Connected { node, connection: connection.ok() });
                 });

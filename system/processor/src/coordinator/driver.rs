@@ -21,6 +21,7 @@ use super::{CoordinatorConfig, CoordinatorError};
 use crate::checkpoint::{Checkpoint, CheckpointStore, DiskStore};
 use crate::control::{Generation, ToWorker};
 use crate::job::JobConfig;
+use crate::metrics::JobMetrics;
 use crate::task_set::TaskSet;
 
 const ROLE: &str = "coordinator";
@@ -73,9 +74,11 @@ impl Shared {
 pub(super) struct Handle {
     pub addr: SocketAddr,
     client: Client,
+    job: String,
     topic: String,
     events: mpsc::Sender<Event>,
     shared: Rc<Shared>,
+    metrics: Rc<JobMetrics>,
     _tasks: [AbortOnDrop<()>; 2],
 }
 
@@ -107,6 +110,11 @@ pub(super) async fn start(config: CoordinatorConfig) -> Result<Handle, Coordinat
     let m = &meta.meta;
     let machine = Machine::new(config.job.clone(), config.workers, m.generation, m.end_offsets.clone(), m.drained);
     let topic = config.job.source.topic.clone();
+    let job = config.job.name.clone();
+    let metrics = Rc::new(JobMetrics::default());
+    if m.drained {
+        metrics.already_drained();
+    }
     let driver = Driver {
         job: Rc::new(config.job),
         client: client.clone(),
@@ -117,14 +125,21 @@ pub(super) async fn start(config: CoordinatorConfig) -> Result<Handle, Coordinat
         workers: BTreeMap::new(),
         preparing: None,
         shared: Rc::clone(&shared),
+        metrics: Rc::clone(&metrics),
         _lock: lock,
     };
     let accepting = env::task::spawn(accept(listener, config.heartbeat_timeout, events.clone())).abort_on_drop();
     let looping = env::task::spawn(driver.run(inbox)).abort_on_drop();
-    Ok(Handle { addr, client, topic, events, shared, _tasks: [accepting, looping] })
+    Ok(Handle { addr, client, job, topic, events, shared, metrics, _tasks: [accepting, looping] })
 }
 
 impl Handle {
+    pub fn metrics(&self) -> metrics::Snapshot {
+        let mut out = metrics::Snapshot::default();
+        self.metrics.measure(&self.job, &mut out);
+        out
+    }
+
     pub async fn finish(&self, ends: Option<Ends>) -> Result<Ends, CoordinatorError> {
         if let Some(fixed) = self.shared.status.borrow().end_offsets.clone() {
             return Ok(fixed);
@@ -202,6 +217,7 @@ struct Driver {
     workers: BTreeMap<String, (u64, Outbox)>,
     preparing: Option<AbortOnDrop<()>>,
     shared: Rc<Shared>,
+    metrics: Rc<JobMetrics>,
     _lock: DirLock,
 }
 
@@ -252,6 +268,7 @@ impl Driver {
     }
 
     async fn handle(&mut self, input: Input) -> Result<(), CoordinatorError> {
+        self.metrics.workers(self.workers.len());
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             for action in self.machine.handle(env::clock::now(), input) {
@@ -275,7 +292,8 @@ impl Driver {
                         self.shared.set(|s| s.drained = true);
                     }
                     Action::Report(probe) => {
-                        tracing::info!(?probe, "coordinator");
+                        self.metrics.note(&probe);
+                        probe.log();
                         env::probe::probe(|| probe);
                     }
                 }
@@ -302,7 +320,9 @@ impl Driver {
     /// attempt must not start from an older checkpoint while a newer one may be there.
     async fn store(&self, checkpoint: &Checkpoint) -> Result<(), CoordinatorError> {
         let stop = |e: &dyn std::fmt::Display| CoordinatorError::Stopped(e.to_string());
-        self.store.put(checkpoint.n, checkpoint.encode()).await.map_err(|e| stop(&e))?;
+        let bytes = checkpoint.encode();
+        self.metrics.stored(bytes.len());
+        self.store.put(checkpoint.n, bytes).await.map_err(|e| stop(&e))?;
         let all = self.store.list().await.map_err(|e| stop(&e))?;
         for old in all.iter().rev().skip(self.job.checkpoint.retained) {
             // An old one too many does no harm.

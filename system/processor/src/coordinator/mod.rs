@@ -70,6 +70,11 @@ impl Coordinator {
         self.0.addr
     }
 
+    /// What it counts, now.
+    pub fn metrics(&self) -> metrics::Snapshot {
+        self.0.metrics()
+    }
+
     /// Bounds the input: every partition is read up to its end offset (exclusive), then all windows fire and all is
     /// committed. `None`: the log ends of this moment. Returns the offsets that hold, durable: those of the first call.
     pub async fn finish(&self, ends: Option<BTreeMap<i32, i64>>) -> Result<BTreeMap<i32, i64>, CoordinatorError> {

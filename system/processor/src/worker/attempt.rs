@@ -18,6 +18,7 @@ use crate::codec::CodecError;
 use crate::control::{self, Deploy, Generation, TaskDeploy};
 use crate::job::JobConfig;
 use crate::keys;
+use crate::metrics::{RunningTask, WorkerMetrics};
 use crate::shuffle::{ChannelId, Outbound, Server};
 
 /// Commands waiting at a task: a trigger, a commit and the bounds at most.
@@ -74,11 +75,15 @@ impl Attempt {
         client: &Client,
         reports: &mpsc::Sender<Report>,
         connect_timeout: Duration,
+        metrics: &WorkerMetrics,
     ) {
         let job = Rc::new(self.deploy.job.clone());
         for task in self.deploy.tasks.clone() {
             let name = task.name();
-            let reporter = Reporter { generation: self.generation, task: name.clone(), to: reports.clone() };
+            let metrics = metrics.task(&name);
+            let runs = metrics.runs();
+            let (generation, to) = (self.generation, reports.clone());
+            let reporter = Reporter { generation, task: name.clone(), to, metrics };
             let (commands_to, commands) = mpsc::channel(COMMANDS);
             let restored = self.restored.remove(&name);
             let (checkpoint, is_final) = (self.deploy.checkpoint, self.deploy.is_final);
@@ -100,7 +105,7 @@ impl Attempt {
                         channels,
                         connect_timeout,
                     };
-                    (true, env::task::spawn(watched(task.run(), reporter)))
+                    (true, env::task::spawn(watched(task.run(), reporter, runs)))
                 }
                 TaskDeploy::Window { index } => {
                     let p = job.parallelism;
@@ -115,7 +120,7 @@ impl Attempt {
                         restored,
                         gates: vec![self.channels.remove(&name).unwrap_or_default()],
                     };
-                    (false, env::task::spawn(watched(task.run(), reporter)))
+                    (false, env::task::spawn(watched(task.run(), reporter, runs)))
                 }
             };
             self.tasks.insert(name, Running { is_source, commands: commands_to, handle });
@@ -168,8 +173,10 @@ impl Attempt {
 }
 
 /// Runs a task and reports its failure.
-async fn watched(task: impl Future<Output = Result<(), TaskError>>, reporter: Reporter) {
-    let reason = match task.await {
+async fn watched(task: impl Future<Output = Result<(), TaskError>>, reporter: Reporter, runs: RunningTask) {
+    let outcome = task.await;
+    drop(runs);
+    let reason = match outcome {
         Ok(()) => "it ended".to_owned(),
         Err(e) => e.to_string(),
     };

@@ -5,6 +5,7 @@
 //! one's transactional ids.
 
 mod attempt;
+mod ends;
 mod output;
 mod source_task;
 mod task;
@@ -23,6 +24,7 @@ use attempt::Attempt;
 use task::{Command, Report};
 
 use crate::control::{self, FrameError, ToCoordinator, ToWorker};
+use crate::metrics::WorkerMetrics;
 use crate::shuffle::Server;
 
 const ROLE: &str = "worker";
@@ -72,11 +74,20 @@ pub enum WorkerError {
 
 /// Runs the worker until `shutdown` is ready.
 pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
+    run_measured(config, WorkerMetrics::default(), shutdown).await
+}
+
+/// [`run`] that counts in `metrics`.
+pub async fn run_measured(
+    config: WorkerConfig,
+    metrics: WorkerMetrics,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError> {
     let addr = config.listen;
     let server = Server::bind(addr, config.connect_timeout).await;
     let server = server.map_err(|source| WorkerError::Listen { addr, source })?;
     let client = Client::new(config.client.clone());
-    let mut worker = Worker { config, server, client, attempt: None };
+    let mut worker = Worker { config, server, client, metrics, attempt: None };
     env::select! {
         () = shutdown => {}
         () = worker.serve() => {}
@@ -89,6 +100,7 @@ struct Worker {
     config: WorkerConfig,
     server: Server,
     client: Client,
+    metrics: WorkerMetrics,
     attempt: Option<Attempt>,
 }
 
@@ -197,7 +209,8 @@ impl Worker {
             }
             ToWorker::Start { generation, windows } if current == Some(generation) => {
                 if let Some(attempt) = &mut self.attempt {
-                    attempt.start(&windows, &self.server, &self.client, reports, self.config.connect_timeout);
+                    let timeout = self.config.connect_timeout;
+                    attempt.start(&windows, &self.server, &self.client, reports, timeout, &self.metrics);
                 }
             }
             ToWorker::Trigger { generation, n } => self.command(generation, Command::Trigger(n)),

@@ -10,9 +10,11 @@ use serde_json::json;
 use sink::{AtLeastOnce, Pending, Prepared, SinkError, SinkRecord, SinkWriter, Transactional};
 
 use super::ROLE;
+use super::task::Reporter;
 use crate::control::Generation;
 use crate::decision::{Decision, DecisionLog};
 use crate::job::{self, Guarantee, JobConfig};
+use crate::metrics::TaskMetrics;
 use crate::record::Record;
 use crate::source::SourceRecord;
 use crate::window::Row;
@@ -23,6 +25,7 @@ pub struct Output {
     generation: Generation,
     writer: Box<dyn SinkWriter>,
     log: DecisionLog,
+    metrics: Rc<TaskMetrics>,
     epochs_topic: String,
     /// The open epoch.
     n: u64,
@@ -31,7 +34,8 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(client: Client, job: Rc<JobConfig>, task: &str, generation: Generation) -> Self {
+    pub fn new(client: Client, job: Rc<JobConfig>, reporter: &Reporter) -> Self {
+        let (task, generation) = (&reporter.task, reporter.generation);
         let topics = job.sink.topics(&job.name);
         let delivery_timeout = Duration::from_millis(job.checkpoint.timeout_ms);
         let writer: Box<dyn SinkWriter> = match job.sink.guarantee {
@@ -44,9 +48,10 @@ impl Output {
         Self {
             epochs_topic: job::epochs_topic(&job.name),
             job,
-            task: task.to_owned(),
+            task: task.clone(),
             generation,
             writer,
+            metrics: Rc::clone(&reporter.metrics),
             log: DecisionLog::new(generation, task),
             n: 0,
             identity: (-1, -1),
@@ -80,6 +85,7 @@ impl Output {
         let record = SinkRecord { key: Some(row.key), value: Some(value.into()), headers: Vec::new() };
         crash_point(ROLE, "window.fire", None, When::Before).await;
         self.writer.write(&self.job.sink.topic, record).await?;
+        self.metrics.rows_out.inc();
         crash_point(ROLE, "window.fire", None, When::After).await;
         Ok(())
     }
@@ -89,6 +95,7 @@ impl Output {
         let record = SinkRecord { key: record.raw_key, value: record.raw_value, headers };
         crash_point(ROLE, "late.write", None, When::Before).await;
         self.writer.write(&self.job.sink.late_topic, record).await?;
+        self.metrics.late.inc();
         crash_point(ROLE, "late.write", None, When::After).await;
         Ok(())
     }
@@ -104,6 +111,7 @@ impl Output {
         let record = SinkRecord { key: record.key, value: record.value, headers };
         crash_point(ROLE, "dead_letter.write", Some(partition), When::Before).await;
         self.writer.write(&self.job.sink.dlq_topic, record).await?;
+        self.metrics.dead_letters.inc();
         crash_point(ROLE, "dead_letter.write", Some(partition), When::After).await;
         Ok(())
     }

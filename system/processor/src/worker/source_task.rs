@@ -13,6 +13,7 @@ use env::node::{When, crash_point};
 use env::sync::mpsc;
 
 use super::ROLE;
+use super::ends::Ends;
 use super::output::Output;
 use super::task::{Command, Committing, Reporter, TaskError};
 use crate::checkpoint::{SplitState, TaskSnapshot, TaskState};
@@ -64,8 +65,7 @@ impl SourceTask {
         };
         splits.extend(self.new_splits.iter().map(new));
         splits.sort_by_key(|s| s.partition);
-        let mut output =
-            Output::new(self.client.clone(), Rc::clone(&self.job), &self.reporter.task, self.reporter.generation);
+        let mut output = Output::new(self.client.clone(), Rc::clone(&self.job), &self.reporter);
         output.recover(prepared).await?;
         if self.is_final {
             self.reporter.opened().await?;
@@ -134,6 +134,9 @@ impl Running {
                 done = committing.done() => self.reporter.committed(done?).await?,
                 () = std::future::ready(()), if !waiting.is_empty() => {
                     if let Some((partition, chunk)) = waiting.pop_front() {
+                        if let Fetched::Records { records, .. } = &chunk {
+                            self.reporter.metrics.records_in.add(records.len() as u64);
+                        }
                         let actions = self.machine.fetched(env::clock::now(), partition, chunk);
                         self.execute(actions).await?;
                         // Commands and the other tasks of the node have their turn between chunks.
@@ -189,6 +192,7 @@ impl Running {
                 }
             }
         }
+        self.reporter.metrics.watermark(self.machine.watermark());
         Ok(())
     }
 
@@ -231,10 +235,11 @@ fn start_fetching(client: Client, job: &JobConfig, splits: Vec<(i32, i64)>) -> F
     let (results_to, results) = mpsc::channel(1);
     let (stop, mut stops) = mpsc::unbounded_channel();
     let fetching = env::task::spawn(async move {
+        let mut ends = Ends::new(client.clone());
         let consumer = Consumer::new(client, config);
         consumer.assign(splits.into_iter().map(|(p, o)| (TopicPartition::new(topic.as_str(), p), o)).collect());
         loop {
-            let fetched = env::select! {
+            let mut fetched = env::select! {
                 stopped = stops.recv() => match stopped {
                     Some(partition) => {
                         consumer.pause(&TopicPartition::new(topic.as_str(), partition));
@@ -244,6 +249,7 @@ fn start_fetching(client: Client, job: &JobConfig, splits: Vec<(i32, i64)>) -> F
                 },
                 fetched = consumer.poll() => fetched,
             };
+            fetched.iter_mut().for_each(|result| ends.check(result));
             if results_to.send(fetched).await.is_err() {
                 return;
             }
@@ -264,7 +270,8 @@ fn split_up(result: FetchResult, chunk: usize) -> Result<Vec<(i32, Fetched)>, Ta
     let position = result.position;
     if result.records.is_empty() {
         let end = result.high_watermark;
-        let at_end = end == position && result.last_stable_offset == end;
+        let known = result.answered_in.is_some();
+        let at_end = known && end == position && result.last_stable_offset == end;
         let (sent, arrived) = (result.sent_at, result.received_at);
         return Ok(vec![(partition, Fetched::Empty { position, at_end, sent, arrived })]);
     }

@@ -1,5 +1,7 @@
 //! What source and window tasks have in common: their commands, their reports, their errors.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use env::sync::mpsc;
 use sink::{Pending, Prepared, SinkError};
@@ -8,6 +10,7 @@ use super::ROLE;
 use crate::checkpoint::{TaskSnapshot, TaskState, UnexpectedBarrier};
 use crate::codec::CodecError;
 use crate::control::{Generation, ToCoordinator};
+use crate::metrics::TaskMetrics;
 use crate::shuffle::ShuffleError;
 
 use env::node::{When, crash_point};
@@ -49,6 +52,7 @@ pub struct Reporter {
     pub generation: Generation,
     pub task: String,
     pub to: mpsc::Sender<Report>,
+    pub metrics: Rc<TaskMetrics>,
 }
 
 impl Reporter {

@@ -50,7 +50,7 @@ impl WindowTask {
                 return Err(CodecError::Malformed { what: "task snapshot", why }.into());
             }
         };
-        let mut output = Output::new(self.client, Rc::clone(&self.job), &self.reporter.task, self.reporter.generation);
+        let mut output = Output::new(self.client, Rc::clone(&self.job), &self.reporter);
         output.recover(prepared).await?;
         if self.is_final {
             self.reporter.opened().await?;
@@ -101,6 +101,7 @@ impl Running {
     async fn handle(&mut self, channel: usize, message: Message) -> Result<(), TaskError> {
         match message {
             Message::Records(records) => {
+                self.reporter.metrics.records_in.add(records.len() as u64);
                 let actions = self.machine.records(records);
                 self.execute(actions).await
             }
@@ -125,6 +126,7 @@ impl Running {
                 Action::Late(record) => self.output.late(record).await?,
             }
         }
+        self.reporter.metrics.watermark(self.machine.watermark());
         Ok(())
     }
 

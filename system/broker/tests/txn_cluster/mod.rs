@@ -19,7 +19,7 @@ use env::probe::Reached;
 use world::{CrashPoint, PowerLaw, Target, Then, When, World, on_seed};
 use writer::{Kind, Told};
 
-use crate::check::check;
+use check::check;
 
 /// Transactions of each writer.
 const TRANSACTIONS: i64 = 36;

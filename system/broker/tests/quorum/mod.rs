@@ -24,7 +24,7 @@ use streamproof_broker::quorum::machine::{Action, Config, Input, Machine, Reques
 use streamproof_broker::quorum::message::{Answer, Batch, Batches, Fetched, Position, ReplicaKey, Request};
 use streamproof_broker::quorum::state::QuorumState;
 
-use crate::disk::{Disk, Entry, Log, Snapshot};
+use disk::{Disk, Entry, Log, Snapshot};
 
 #[derive(Debug)]
 struct Node {
