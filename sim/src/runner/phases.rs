@@ -26,6 +26,9 @@ use super::nemesis::{self, Effects};
 use crate::deploy::Cluster;
 use crate::recorder::Recording;
 
+/// How long members may take to leave.
+const LEAVING: Duration = Duration::from_secs(2);
+
 /// What a run that came to its end left behind, beside the recording.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
@@ -92,6 +95,10 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
         halt(&cluster).await;
     }
     cluster.stage.stop.set(true);
+    if plan.clients.iter().any(|c| matches!(c.role, ClientRole::Member(_))) {
+        // They end what they are at, and leave; the markers of a last transaction come after its answer.
+        world.sleep(LEAVING).await;
+    }
 
     let mut topics: Vec<String> = plan.topics.iter().map(|t| t.name.clone()).collect();
     topics.extend(job_topics(plan));
