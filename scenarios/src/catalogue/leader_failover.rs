@@ -24,8 +24,9 @@ pub const ENTRY: Entry = Entry {
 fn generate(seed: u64, families: &Families) -> Plan {
     let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 };
     let mut plan = cluster(ENTRY.name, seed, families, mix);
-    // With two in-sync copies of each, one of them may lose what it has not synced; it is known by its new epoch (KIP-903),
-    // and does not count until it has caught up.
+    // With two in-sync copies of each, one of them may lose what it has not synced: it is known by its new epoch (KIP-903),
+    // and does not count until it has caught up. One, and none that dies otherwise: whoever ends without a goodbye may have
+    // lost its tail, for all the controller knows, and with all of them so a leader is taken that has (KIP-966).
     let page_cache = seed::draw(seed, "page_cache", &[]).chance(1, 3);
     if page_cache {
         plan.knobs.broker.flush = Flush::PageCache;
@@ -45,11 +46,13 @@ fn generate(seed: u64, families: &Families) -> Plan {
         let restart_after_ms = rng.range(100, 2_500);
         let (family, action) = match rng.range(0, 4) {
             0 => (Family::Process, Action::Pause { node, for_ms: rng.range(500, 4_500) }),
-            1 if !page_cache || !std::mem::replace(&mut power, true) => {
+            1 if !(page_cache && power) => {
                 (Family::Disk, Action::Power { node, unsynced: persistence(&mut rng), restart_after_ms })
             }
+            _ if page_cache => (Family::Process, Action::Pause { node, for_ms: rng.range(500, 4_500) }),
             _ => (Family::Process, Action::Crash { node, restart_after_ms }),
         };
+        power |= matches!(action, Action::Power { .. });
         strike(&mut plan, family, Trigger::At { ms }, action);
     }
     plan

@@ -10,7 +10,7 @@ use super::{
 use crate::generate::{
     EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, switch_off, with_brokers, with_job,
 };
-use crate::plan::{Family, Plan};
+use crate::plan::{Family, Flush, Plan};
 
 /// Three seeds of ten have the workload of one of these and the faults of its story, as far as their families are on, and a
 /// few of others.
@@ -72,10 +72,12 @@ fn generate(seed: u64, families: &Families) -> Plan {
 /// The plan of a story, with faults of some families that its own are not of.
 fn story(mut plan: Plan) -> Plan {
     plan.scenario = ENTRY.name.into();
+    // Where a broker loses what it has not synced, none may die beside it.
+    let crashes = if plan.knobs.broker.flush == Flush::Fsync { 2 } else { 0 };
     let more = |family, high| if plan.faults.iter().any(|f| f.family == family) { (0, 0) } else { (0, high) };
     let menu = Menu {
         clock: more(Family::Clock, 1),
-        crash_points: more(Family::CrashPoints, 2),
+        crash_points: more(Family::CrashPoints, crashes),
         duplicates: more(Family::Duplicates, 2),
         ..Menu::default()
     };
