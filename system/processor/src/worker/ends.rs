@@ -5,6 +5,7 @@
 //!   1. Leader 1 shows records up to 310; followers know that up to 303.
 //!   2. It dies, 2 leads. Until a follower has fetched from it, its high watermark is 303.
 //!   3. A reader at 303 is told that this is the end, for `idle_after`, and the split counts as idle with readable records.
+//!
 //! ListOffsets says so instead, so it is asked once in each leader epoch before an end in it is believed.
 
 use std::collections::{BTreeMap, BTreeSet};
