@@ -21,7 +21,7 @@ use crate::store;
 use crate::supervisor::{self, Capsules, Finished, Options};
 use crate::task::{Source, Task, quote};
 
-/// Seeds of each scenario in the main job: about a minute on two cores.
+/// Seeds of each scenario in the main job: some four minutes on two cores.
 const MAIN_JOB: &[(&str, u64)] = &[
     ("smoke", 100),
     ("crash_restart", 200),
@@ -36,6 +36,7 @@ const MAIN_JOB: &[(&str, u64)] = &[
     ("correlated_power_loss", 60),
     ("truncation", 60),
     ("unclean_election", 60),
+    ("compaction", 60),
     ("coordinator_crash", 60),
     ("zombie_producer", 60),
     ("hanging_transaction", 60),
