@@ -3,7 +3,8 @@
 //!
 //! Source: rules 5, 22a (Idle and End) and 22b. *Idle at position p*: from p - 1 becoming readable, or the task's start, to
 //! the earlier of now and p becoming readable, `idle_after` has passed on that node's clock; p became readable at most one
-//! fetch time-out ago; no transaction is open at p. *Quiet*: after a stretch of the plan's bound without faults each
+//! fetch time-out ago; no transaction is open at p. All three hold for the readers of one leader: the newest, or one that
+//! took itself for the leader within the last fetch time-out, to whose readers nothing of later leaders is readable. *Quiet*: after a stretch of the plan's bound without faults each
 //! split's W is rule 2's at what was readable when the stretch's last bound began, each split silent for the bound is idle
 //! unless a transaction is open, and each channel has its sender's changes.
 //!
@@ -16,7 +17,7 @@ use history::{Change, Decision, Input, InputStatus, Verdict, Witness};
 use models::replay::{Point, Replay};
 
 use crate::evidence::Evidence;
-use crate::no_aborted_read::StableTimes;
+use crate::readable::{Readable, View};
 use crate::{Context, Kind, Property, Violations};
 
 pub(crate) const PROPERTY: Property = Property {
@@ -37,7 +38,7 @@ fn check(context: &Context<'_>) -> Verdict {
         Some(Ok(made)) => (&made.0, &made.1),
     };
     let mut found = Violations::of(&PROPERTY);
-    let times = StableTimes::of(context, &evidence.job.source.topic);
+    let times = Readable::of(context, &evidence.job.source.topic);
     let mut opened: BTreeMap<(u64, &str), u64> = BTreeMap::new();
     for entry in &context.history.decisions {
         let Some(at_ns) = entry.at_ns else { continue };
@@ -74,11 +75,13 @@ fn check(context: &Context<'_>) -> Verdict {
     found.verdict()
 }
 
+/// Right if it is for the readers of some leader that answered lately, which one split reads from; else wrong as it is for
+/// those of the newest.
 #[allow(clippy::too_many_arguments)]
 fn idle(
     context: &Context<'_>,
     evidence: &Evidence<'_>,
-    times: &StableTimes,
+    times: &Readable,
     p: i32,
     position: i64,
     opened_ns: u64,
@@ -92,29 +95,63 @@ fn idle(
         found.add(None, "a split is idle, though the job has no idle_after", witness);
         return;
     };
-    let before = if position > 0 { times.readable_at(p, position - 1) } else { Some(0) };
-    let next = times.readable_at(p, position);
-    let start = before.unwrap_or(now_ns).max(opened_ns);
-    let end = next.map_or(now_ns, |next| next.min(now_ns));
-    let passed = with_drift(end.saturating_sub(start), facts.clock_drift_ppm) + READING_NS;
-    if passed < idle_after_ms as u64 * 1_000_000 {
-        let witness = place()
-            .expected(format_args!("silence for {idle_after_ms} ms"))
-            .found(format_args!("silent from {start} to {end} ns"));
-        found.add(None, "a split is called idle too early", witness);
+    let timeout_ns = with_drift(facts.fetch_timeout_ns, facts.clock_drift_ppm) + READING_NS;
+    // The position was read, from whichever leader.
+    let before = if position > 0 { times.since(p, position - 1) } else { Some(0) };
+    let silence = Silence {
+        position,
+        from_ns: before.unwrap_or(now_ns).max(opened_ns),
+        now_ns,
+        idle_after_ns: idle_after_ms as u64 * 1_000_000,
+        timeout_ns,
+        drift_ppm: facts.clock_drift_ppm,
+    };
+    let views = times.views(p, now_ns.saturating_sub(timeout_ns), now_ns);
+    let mut wrongs = views.into_iter().map(|view| silence.wrongs(view));
+    let of_newest = wrongs.next().unwrap_or_default();
+    if of_newest.is_empty() || wrongs.any(|wrong| wrong.is_empty()) {
+        return;
     }
-    let timeout = with_drift(facts.fetch_timeout_ns, facts.clock_drift_ppm) + READING_NS;
-    if let Some(next) = next.filter(|next| now_ns.saturating_sub(*next) > timeout) {
-        let witness = place().expected("nothing readable").found(format_args!("readable since {next} ns"));
-        found.add(None, "a split is called idle with readable records", witness);
+    for (message, expected, was) in of_newest {
+        found.add(None, message, place().expected(expected).found(was));
     }
-    // Open at the position for longer than any fetch of this split could have been under way.
-    let high = times.high_at(p, position);
-    if next.is_none_or(|next| next > now_ns)
-        && let Some(high) = high.filter(|high| now_ns.saturating_sub(*high) > timeout)
-    {
-        let witness = place().expected("no open transaction").found(format_args!("one, replicated at {high} ns"));
-        found.add(None, "a split is called idle while a transaction is open at its position", witness);
+}
+
+/// That a split is idle at a position, since when at the earliest.
+struct Silence {
+    position: i64,
+    from_ns: u64,
+    now_ns: u64,
+    idle_after_ns: u64,
+    timeout_ns: u64,
+    drift_ppm: u32,
+}
+
+impl Silence {
+    /// What contradicts it for the readers of one leader: message, what was expected, what was found.
+    fn wrongs(&self, view: View<'_>) -> Vec<(&'static str, String, String)> {
+        let mut wrongs = Vec::new();
+        let lately = |since: u64| self.now_ns.saturating_sub(since) <= self.timeout_ns;
+        let next = view.since(self.position);
+        let end = next.map_or(self.now_ns, |next| next.min(self.now_ns));
+        let passed = with_drift(end.saturating_sub(self.from_ns), self.drift_ppm) + READING_NS;
+        if passed < self.idle_after_ns {
+            let expected = format!("silence for {} ms", self.idle_after_ns / 1_000_000);
+            let found = format!("silent from {} to {end} ns", self.from_ns);
+            wrongs.push(("a split is called idle too early", expected, found));
+        }
+        if let Some(next) = next.filter(|next| !lately(*next)) {
+            let found = format!("readable since {next} ns");
+            wrongs.push(("a split is called idle with readable records", "nothing readable".into(), found));
+        }
+        // Open at the position for longer than any fetch of this split could have been under way.
+        if next.is_none_or(|next| next > self.now_ns)
+            && let Some(high) = view.high_since(self.position).filter(|high| !lately(*high))
+        {
+            let (expected, found) = ("no open transaction".into(), format!("one, replicated at {high} ns"));
+            wrongs.push(("a split is called idle while a transaction is open at its position", expected, found));
+        }
+        wrongs
     }
 }
 
@@ -127,7 +164,7 @@ fn quiet(
     context: &Context<'_>,
     evidence: &Evidence<'_>,
     replay: &Replay,
-    times: &StableTimes,
+    times: &Readable,
     t: u64,
     found: &mut Violations,
 ) {
@@ -190,7 +227,7 @@ fn quiet(
 #[allow(clippy::too_many_arguments)]
 fn splits_are_current(
     evidence: &Evidence<'_>,
-    times: &StableTimes,
+    times: &Readable,
     point: &Point,
     place: &str,
     t: u64,
@@ -224,6 +261,8 @@ fn splits_are_current(
 
 #[cfg(test)]
 mod tests {
+    use history::{History, Observation, Observed, Observer};
+
     use super::*;
     use crate::fixture::mutate::*;
     use crate::fixture::{self, Mutator};
@@ -231,6 +270,63 @@ mod tests {
     #[test]
     fn accepts_good_histories() {
         fixture::accepts(&PROPERTY);
+    }
+
+    /// The first split that is idle: partition, position, when.
+    fn first_idle(h: &History) -> (i32, i64, u64) {
+        let idle = h.decisions.iter().find_map(|e| match &e.decision {
+            Decision::Advance { input: Input::Split(p), offset: Some(at), change: Change::Idle, .. } => {
+                Some((*p, *at, e.at_ns?))
+            }
+            _ => None,
+        });
+        idle.expect("a split is idle")
+    }
+
+    /// From long before a split is idle another leader has a record at its position; the one that the split reads from
+    /// does not know that there is one. What that one's node tells in the end.
+    fn deposed(end: Option<Observed>) -> Verdict {
+        let mut h = fixture::job();
+        let (partition, position, now_ns) = first_idle(&h);
+        let topic = h.facts.job.as_ref().expect("a job").source.topic.clone();
+        let before_ns = now_ns - 2 * h.facts.fetch_timeout_ns;
+        let led = |leader_epoch, broker, end| Observed::LeaderElected {
+            topic: topic.clone(),
+            partition,
+            leader_epoch,
+            broker,
+            log_end: Some(end),
+        };
+        let is_sight = |seen: &Observation| matches!(&seen.what, Observed::LastStableOffset { partition: p, .. } if *p == partition);
+        let old = h.observations.iter().find(|seen| is_sight(seen)).expect("a sight of it").observer.clone();
+        let new = Observer::Node { node: 99, incarnation: 1 };
+        let more =
+            Observed::LastStableOffset { topic: topic.clone(), partition, leader_epoch: 1, offset: position + 1 };
+        let sights = [(0, &old, led(0, 0, 0)), (before_ns, &new, led(1, 1, position)), (before_ns, &new, more)];
+        let ends = end.map(|end| (before_ns, &old, end));
+        for (at_ns, observer, what) in sights.into_iter().chain(ends) {
+            h.observations.push(Observation { at_ns, observer: observer.clone(), what });
+        }
+        h.observations.sort_by_key(|seen| seen.at_ns);
+        PROPERTY.check(&Context::new(&h))
+    }
+
+    /// Cut off from the controller with its reader, a deposed leader says that there is nothing, and the other side of the
+    /// cut has more.
+    #[test]
+    fn accepts_silence_of_a_leader_that_does_not_know_it_is_deposed() {
+        let found = deposed(None).violations().to_vec();
+        assert!(found.iter().all(|v| v.message.starts_with("rule 22b")), "{found:?}");
+    }
+
+    #[test]
+    fn rejects_silence_once_no_leader_is_silent() {
+        let (partition, ..) = first_idle(&fixture::job());
+        let topic = fixture::job().facts.job.expect("a job").source.topic;
+        for end in [Observed::LeadershipEnded { topic, partition, leader_epoch: 0 }, Observed::Died] {
+            let found = deposed(Some(end)).violations().to_vec();
+            assert!(found.iter().any(|v| v.message == "a split is called idle with readable records"), "{found:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod offsets_kept;
 mod one_leader;
 mod producer_order;
 mod read_equals_disk;
+mod readable;
 mod report;
 mod sandwich;
 mod single_owner;

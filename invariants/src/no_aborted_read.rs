@@ -6,11 +6,10 @@
 //!
 //! Not claimed: that the markers themselves are right (transaction-atomicity).
 
-use std::collections::BTreeMap;
-
-use history::{Decision, LogSource, Observed, Observer, Verdict, Witness};
+use history::{Decision, LogSource, Observed, Verdict, Witness};
 
 use crate::context::RawLog;
+use crate::readable::Readable;
 use crate::{Context, Fate, Kind, Property, Violations};
 
 pub(crate) const PROPERTY: Property = Property {
@@ -115,7 +114,7 @@ fn judge(
 /// The processor's Judge of an offset is not before the first sight of a last stable offset past it.
 fn judged_too_early(context: &Context<'_>, found: &mut Violations) {
     let Some(job) = &context.history.facts.job else { return };
-    let stable = StableTimes::of(context, &job.source.topic);
+    let stable = Readable::of(context, &job.source.topic);
     for entry in &context.history.decisions {
         let (Decision::Judge { partition, offsets: [_, last], .. }, Some(at_ns)) = (&entry.decision, entry.at_ns)
         else {
@@ -124,9 +123,9 @@ fn judged_too_early(context: &Context<'_>, found: &mut Violations) {
         if !stable.knows(*partition) {
             continue;
         }
-        if stable.readable_at(*partition, *last).is_none_or(|since| since > at_ns) {
+        if stable.since(*partition, *last).is_none_or(|since| since > at_ns) {
             let raw = context.raw().get(&(job.source.topic.as_str(), *partition));
-            let since = stable.readable_at(*partition, *last).map_or("never".to_owned(), |ns| format!("at {ns} ns"));
+            let since = stable.since(*partition, *last).map_or("never".to_owned(), |ns| format!("at {ns} ns"));
             let witness = Witness::decision(entry.generation, &entry.task, entry.seq)
                 .about(format_args!("record {last} of split {partition}"))
                 .expected(format_args!("a judgement after it is stable, {since}"))
@@ -140,70 +139,6 @@ fn judged_too_early(context: &Context<'_>, found: &mut Violations) {
 fn op_at(context: &Context<'_>, raw: &RawLog<'_>, offset: i64) -> Option<history::OpId> {
     let i = raw.log.records.binary_search_by_key(&offset, |r| r.offset).ok()?;
     context.op_of(&raw.log.records[i])
-}
-
-/// When offsets of a topic became readable at `read_committed`, from the brokers' own sights.
-pub(crate) struct StableTimes {
-    /// Per partition, (time, last stable offset) where it rose.
-    stable: BTreeMap<i32, Vec<(u64, i64)>>,
-    high: BTreeMap<i32, Vec<(u64, i64)>>,
-}
-
-impl StableTimes {
-    pub fn of(context: &Context<'_>, topic: &str) -> StableTimes {
-        let mut times = StableTimes { stable: BTreeMap::new(), high: BTreeMap::new() };
-        for seen in &context.history.observations {
-            let Observer::Node { .. } = seen.observer else { continue };
-            let (into, partition, offset) = match &seen.what {
-                Observed::LastStableOffset { topic: t, partition, offset, .. } if t == topic => {
-                    (&mut times.stable, *partition, *offset)
-                }
-                Observed::HighWatermark { topic: t, partition, offset, .. } if t == topic => {
-                    (&mut times.high, *partition, *offset)
-                }
-                _ => continue,
-            };
-            let steps = into.entry(partition).or_default();
-            if steps.last().is_none_or(|(_, was)| *was < offset) {
-                steps.push((seen.at_ns, offset));
-            }
-        }
-        times
-    }
-
-    pub fn knows(&self, partition: i32) -> bool {
-        self.stable.contains_key(&partition)
-    }
-
-    /// First sight of a last stable offset past `offset`.
-    pub fn readable_at(&self, partition: i32, offset: i64) -> Option<u64> {
-        first_past(self.stable.get(&partition)?, offset)
-    }
-
-    /// First sight of a high watermark past `offset`.
-    pub fn high_at(&self, partition: i32, offset: i64) -> Option<u64> {
-        first_past(self.high.get(&partition)?, offset)
-    }
-
-    /// The last stable offset as of a time; 0 before the first sight.
-    pub fn stable_end(&self, partition: i32, at_ns: u64) -> i64 {
-        as_of(self.stable.get(&partition), at_ns)
-    }
-
-    pub fn high_end(&self, partition: i32, at_ns: u64) -> i64 {
-        as_of(self.high.get(&partition), at_ns)
-    }
-}
-
-fn first_past(steps: &[(u64, i64)], offset: i64) -> Option<u64> {
-    let i = steps.partition_point(|(_, end)| *end <= offset);
-    steps.get(i).map(|(at, _)| *at)
-}
-
-fn as_of(steps: Option<&Vec<(u64, i64)>>, at_ns: u64) -> i64 {
-    let Some(steps) = steps else { return 0 };
-    let i = steps.partition_point(|(at, _)| *at <= at_ns);
-    i.checked_sub(1).map_or(0, |i| steps[i].1)
 }
 
 #[cfg(test)]

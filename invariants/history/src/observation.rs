@@ -58,6 +58,14 @@ pub enum Observed {
         broker: u32,
         log_end: Option<i64>,
     },
+    /// A broker that led a partition does not any more, and knows it: it follows, or has given the partition up.
+    LeadershipEnded {
+        topic: String,
+        partition: i32,
+        leader_epoch: i32,
+    },
+    /// The observer's life ends: it has crashed, lost power or stopped, and answers nobody.
+    Died,
     /// Committed metadata: who is in sync.
     IsrChanged {
         topic: String,

@@ -31,11 +31,15 @@ struct Inner {
     reached: BTreeSet<&'static str>,
     facts: ProbeFacts,
     leader_epochs: LeaderEpochs,
+    leaderships: Leaderships,
     cluster: cluster::Cluster,
 }
 
 /// Of each partition's present leader, by node, topic, partition.
 type LeaderEpochs = BTreeMap<u32, BTreeMap<String, BTreeMap<i32, i32>>>;
+
+/// Of partitions that a node leads, in the epoch that it does: by node and its life, topic, partition.
+type Leaderships = BTreeMap<(u32, u32), BTreeMap<(String, i32), i32>>;
 
 /// A hash over many short writes. It is that of their bytes in a row, so they are gathered first.
 #[derive(Default)]
@@ -87,6 +91,23 @@ pub struct Recorded {
     /// P.
     pub probe_hash: u64,
     pub probes: u64,
+}
+
+impl Recorded {
+    /// Adds the ends of the lives of those that told something, each after the last that it told.
+    pub fn died(&mut self, lives: &[world::Life]) {
+        let told: BTreeSet<Observer> = self.observations.iter().map(|seen| seen.observer.clone()).collect();
+        let mut seen: BTreeSet<Observer> = BTreeSet::new();
+        for life in lives.iter().filter(|life| life.is_death()) {
+            let observer = Observer::Node { node: life.node, incarnation: life.incarnation };
+            // A node that is down may lose power too.
+            if told.contains(&observer) && seen.insert(observer.clone()) {
+                self.observations.push(Observation { at_ns: life.at.as_nanos(), observer, what: Observed::Died });
+            }
+        }
+        // Stable: what was told at the instant of a death was told before it.
+        self.observations.sort_by_key(|seen| seen.at_ns);
+    }
 }
 
 impl Recording {

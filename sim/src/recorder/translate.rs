@@ -42,6 +42,13 @@ impl Inner {
         self.observed(at, what);
     }
 
+    fn leads_no_more(&mut self, at: Current, topic: String, partition: i32) {
+        let led = self.leaderships.get_mut(&(at.node, at.incarnation));
+        if let Some(leader_epoch) = led.and_then(|led| led.remove(&(topic.clone(), partition))) {
+            self.observed(at, Observed::LeadershipEnded { topic, partition, leader_epoch });
+        }
+    }
+
     pub(super) fn partition(&mut self, at: Current, probe: &PartitionProbe) {
         let (id, node) = (&probe.partition, at.node);
         let (topic, partition) = (|| id.topic.to_string(), id.partition);
@@ -51,6 +58,11 @@ impl Inner {
             PartitionEvent::Led { leader_epoch, last_stable_offset, end, .. } => {
                 let of_node = self.leader_epochs.entry(node).or_default();
                 of_node.entry(topic()).or_default().insert(partition, leader_epoch);
+                let led = self.leaderships.entry((node, at.incarnation)).or_default();
+                let before = led.insert((topic(), partition), leader_epoch);
+                if let Some(leader_epoch) = before.filter(|before| *before != leader_epoch) {
+                    self.observed(at, Observed::LeadershipEnded { topic: topic(), partition, leader_epoch });
+                }
                 if let Some(&broker) = self.cluster.brokers.get(&node) {
                     let (topic, log_end) = (topic(), Some(end));
                     self.observed(at, Observed::LeaderElected { topic, partition, leader_epoch, broker, log_end });
@@ -64,7 +76,10 @@ impl Inner {
             PartitionEvent::Followed { leader_epoch, .. } => {
                 let of_node = self.leader_epochs.entry(node).or_default();
                 of_node.entry(topic()).or_default().insert(partition, leader_epoch);
-                return;
+                return self.leads_no_more(at, topic(), partition);
+            }
+            PartitionEvent::Failed | PartitionEvent::Closed { .. } => {
+                return self.leads_no_more(at, topic(), partition);
             }
             PartitionEvent::FollowersHighWatermark { offset } => {
                 let leader_epoch = leader_epoch(&self.leader_epochs);

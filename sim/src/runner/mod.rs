@@ -99,7 +99,10 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
             let mut result = RunResult::empty(plan, Outcome::Passed);
             result.world_hash = finished.trace_hash;
             result.trace = finished.trace.iter().map(ToString::to_string).collect();
-            result.scene = scene::of(&finished.story);
+            recorded.died(&finished.story.lives);
+            if options.keep_scene {
+                result.scene = scene::of(&finished.story);
+            }
             judge(plan, &finished.value, &mut recorded, &finished.effects, full, options.keep_history, &mut result);
             result
         }
@@ -109,7 +112,10 @@ pub fn run(plan: &Plan, options: &RunOptions) -> RunResult {
             result.trace = failed.trace.iter().map(ToString::to_string).collect();
             let (faults, steps) = stats::fault_effects(&failed.effects);
             result.fault_steps = steps;
-            result.scene = scene::of(&failed.story);
+            recorded.died(&failed.story.lives);
+            if options.keep_scene {
+                result.scene = scene::of(&failed.story);
+            }
             if options.keep_history {
                 // Nothing judges it, but a person may look.
                 let ended_ns = u64::try_from(failed.sim_elapsed.as_nanos()).unwrap_or(u64::MAX);

@@ -81,7 +81,7 @@ pub struct Run {
     pub effects: Vec<Effect>,
     /// Empty unless [`Config::keep_trace`].
     pub trace: Vec<TraceEvent>,
-    /// Empty unless [`Config::keep_story`].
+    /// Without messages unless [`Config::keep_story`].
     pub story: Story,
 }
 

@@ -1,7 +1,7 @@
 //! What a picture of a run needs and W does not hold: who lived when, and which bytes went from whom to whom.
 //!
-//! It is kept only when [`crate::Config::keep_story`] is set; it draws nothing and changes nothing. The number of messages
-//! is bounded: those past [`MAX_MESSAGES`] are counted.
+//! Lives are always kept, messages only when [`crate::Config::keep_story`] is set; it draws nothing and changes nothing. The
+//! number of messages is bounded: those past [`MAX_MESSAGES`] are counted.
 
 use crate::SimTime;
 use crate::kernel::Ctx;
@@ -28,6 +28,13 @@ pub struct Life {
     pub kind: &'static str,
 }
 
+impl Life {
+    /// Whether the incarnation does nothing any more.
+    pub fn is_death(&self) -> bool {
+        matches!(self.kind, "crash" | "power-loss" | "exit")
+    }
+}
+
 /// In order of time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Story {
@@ -38,25 +45,28 @@ pub struct Story {
     pub messages_left_out: u64,
 }
 
-/// Nothing unless the story is wanted.
 #[derive(Debug)]
-pub(crate) struct Recorder(Option<Story>);
+pub(crate) struct Recorder {
+    story: Story,
+    keep_messages: bool,
+}
 
 impl Recorder {
-    pub(crate) fn new(keep: bool) -> Self {
-        Self(keep.then(Story::default))
+    pub(crate) fn new(keep_messages: bool) -> Self {
+        Self { story: Story::default(), keep_messages }
     }
 
     pub(crate) fn life(&mut self, now: u64, ctx: Ctx, kind: &'static str) {
-        if let Some(story) = &mut self.0 {
-            let (node, incarnation) = (ctx.node, ctx.incarnation);
-            story.lives.push(Life { at: SimTime::from_nanos(now), node, incarnation, kind });
-        }
+        let (node, incarnation) = (ctx.node, ctx.incarnation);
+        self.story.lives.push(Life { at: SimTime::from_nanos(now), node, incarnation, kind });
     }
 
     pub(crate) fn message(&mut self, sent: u64, now: u64, from: u32, to: u32, bytes: usize) {
         // What a node tells itself is no arrow.
-        let Some(story) = self.0.as_mut().filter(|_| from != to) else { return };
+        if !self.keep_messages || from == to {
+            return;
+        }
+        let story = &mut self.story;
         if story.messages.len() == MAX_MESSAGES {
             story.messages_left_out += 1;
             return;
@@ -66,6 +76,6 @@ impl Recorder {
     }
 
     pub(crate) fn take(&mut self) -> Story {
-        self.0.take().unwrap_or_default()
+        std::mem::take(&mut self.story)
     }
 }

@@ -107,7 +107,8 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, peer: IpAddr,
         | RequestBody::AlterConfigs(_)
         | RequestBody::IncrementalAlterConfigs(_)
         | RequestBody::ElectLeaders(_)
-        | RequestBody::UnregisterBroker(_)) => context.controller.forward(version, body).await?,
+        | RequestBody::UnregisterBroker(_)
+        | RequestBody::DescribeQuorum(_)) => context.controller.forward(version, body).await?,
         // What brokers ask of the controller: it answers as far as this node is it.
         body @ (RequestBody::BrokerRegistration(_)
         | RequestBody::BrokerHeartbeat(_)

@@ -15,8 +15,8 @@ use protocol::messages::create_topics_request::CreatableTopic;
 use protocol::messages::delete_topics_request::DeleteTopicState;
 use protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use protocol::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeTopicPartitionsRequest,
-    IncrementalAlterConfigsRequest,
+    CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest, describe_quorum_request,
 };
 use protocol::{ErrorCode, RequestBody, ResponseBody, api, request, response, str_bytes, topic_name};
 use streamproof_broker::{Broker, BrokerConfig};
@@ -232,6 +232,18 @@ fn three_brokers_form_a_cluster_and_any_of_them_takes_requests() {
         assert!(leaders.len() > 1, "leaders are spread: {view:?}");
         for (name, (_, isr, elr)) in &view.partitions {
             assert_eq!((isr.len(), elr.len()), (3, 0), "{name:?}");
+        }
+        // The quorum's leader knows how far the others are; any broker passes the question on to it (KIP-836).
+        for via in 0..BROKERS {
+            let partition = describe_quorum_request::PartitionData::default();
+            let topic = describe_quorum_request::TopicData::default()
+                .with_topic_name(topic_name("__cluster_metadata"))
+                .with_partitions(vec![partition]);
+            let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
+            let Some(ResponseBody::DescribeQuorum(answer)) = ask(via, request.into()).await else { panic!() };
+            let quorum = &answer.topics[0].partitions[0];
+            assert_eq!((answer.error_code, quorum.error_code, quorum.leader_id.0), (0, 0, run.controller()), "{via}");
+            assert_eq!(quorum.current_voters.len(), 3);
         }
         // Settings and deletion by way of a broker that is not the controller.
         let other = (run.controller() + 1) % BROKERS;

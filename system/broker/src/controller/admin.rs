@@ -1,4 +1,4 @@
-//! What clients ask of the controller, by way of any broker: topics, partitions, settings, elections.
+//! What clients ask of the controller, by way of any broker: topics, partitions, settings, elections, the quorum.
 //!
 //! All topics of a request are one decision, each with its own result.
 
@@ -13,9 +13,9 @@ use protocol::messages::delete_topics_response::DeletableTopicResult;
 use protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
-    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
-    alter_configs_response, incremental_alter_configs_response,
+    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeQuorumResponse, ElectLeadersRequest,
+    ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, UnregisterBrokerRequest,
+    UnregisterBrokerResponse, alter_configs_response, incremental_alter_configs_response,
 };
 use protocol::{ApiKey, ErrorCode, RequestBody, ResponseBody, StrBytes, Uuid, str_bytes, topic_name};
 
@@ -44,6 +44,7 @@ pub(crate) fn is_forwarded(api: ApiKey) -> bool {
             | ApiKey::IncrementalAlterConfigs
             | ApiKey::ElectLeaders
             | ApiKey::UnregisterBroker
+            | ApiKey::DescribeQuorum
     )
 }
 
@@ -56,6 +57,7 @@ pub(super) async fn answer(api: &ControllerApi, version: i16, body: &RequestBody
         RequestBody::IncrementalAlterConfigs(r) => incremental_alter_configs(api, r).await.into(),
         RequestBody::ElectLeaders(r) => elect_leaders(api, version, r).await.into(),
         RequestBody::UnregisterBroker(r) => unregister_broker(api, r).await.into(),
+        RequestBody::DescribeQuorum(r) => api.metadata.quorum().describe_to_client(r).await.into(),
         _ => return None,
     })
 }
@@ -91,6 +93,7 @@ pub(crate) fn refuse(version: i16, body: &RequestBody, error: ErrorCode) -> Opti
             ElectLeadersResponse::default().with_error_code(code).into()
         }
         RequestBody::UnregisterBroker(_) => UnregisterBrokerResponse::default().with_error_code(error.code()).into(),
+        RequestBody::DescribeQuorum(_) => DescribeQuorumResponse::default().with_error_code(error.code()).into(),
         _ => return None,
     })
 }
@@ -112,6 +115,7 @@ pub(crate) fn is_refused(answer: &ResponseBody, error: ErrorCode) -> bool {
         ResponseBody::IncrementalAlterConfigs(r) => r.responses.iter().any(|t| t.error_code == code),
         ResponseBody::ElectLeaders(r) => r.error_code == code,
         ResponseBody::UnregisterBroker(r) => r.error_code == code,
+        ResponseBody::DescribeQuorum(r) => r.error_code == code,
         _ => false,
     }
 }

@@ -1,7 +1,9 @@
 //! The door to this node's replica of the metadata log, for the handlers of requests.
 
 use env::sync::{mpsc, oneshot};
-use protocol::messages::{BrokerId, DescribeQuorumResponse, describe_quorum_response as describe_res};
+use protocol::messages::{
+    BrokerId, DescribeQuorumRequest, DescribeQuorumResponse, describe_quorum_response as describe_res,
+};
 use protocol::{ErrorCode, RequestBody, ResponseBody, topic_name};
 
 use super::driver::{Description, Incoming};
@@ -39,16 +41,6 @@ impl Quorum {
                 self.queue.send(Incoming::Snapshot { part, answer }).await.ok()?;
                 response.await.ok()
             }
-            RequestBody::DescribeQuorum(body) => {
-                let named = body.topics.iter().any(|t| t.topic_name.0.as_str() == TOPIC);
-                if !named {
-                    let error = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code();
-                    return Some(DescribeQuorumResponse::default().with_error_code(error).into());
-                }
-                let (answer, description) = oneshot::channel();
-                self.queue.send(Incoming::Describe { answer }).await.ok()?;
-                Some(describe(&description.await.ok()?).into())
-            }
             request => {
                 let decoded = match rpc::decode(request.clone(), &self.cluster_id, self.me.id) {
                     Ok(decoded) => decoded,
@@ -68,6 +60,18 @@ impl Quorum {
         description.await.ok()
     }
 
+    /// Answers a client; NOT_CONTROLLER where this node does not lead the quorum, or stops.
+    pub async fn describe_to_client(&self, body: &DescribeQuorumRequest) -> DescribeQuorumResponse {
+        let refuse = |error: ErrorCode| DescribeQuorumResponse::default().with_error_code(error.code());
+        if !body.topics.iter().any(|t| t.topic_name.0.as_str() == TOPIC) {
+            return refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        }
+        match self.describe().await {
+            Some(description) if description.leader == Some(description.me.id) => described(&description),
+            _ => refuse(ErrorCode::NOT_CONTROLLER),
+        }
+    }
+
     /// Hands the leadership over, if this node has it and there is another voter. Does not wait for a successor.
     pub async fn resign(&self) {
         // A replica that stopped leads nothing.
@@ -75,9 +79,8 @@ impl Quorum {
     }
 }
 
-fn describe(description: &Description) -> DescribeQuorumResponse {
-    let leads = description.leader == Some(description.me.id);
-    let error = if leads { ErrorCode::NONE } else { ErrorCode::NOT_LEADER_OR_FOLLOWER };
+/// By the leader, which alone knows how far the others are.
+fn described(description: &Description) -> DescribeQuorumResponse {
     // Kafka's are wall-clock times; ours are ages on the node's own clock, taken off its wall clock.
     let wall = env::clock::wall_ms();
     let at = |instant: env::clock::Instant| {
@@ -99,13 +102,10 @@ fn describe(description: &Description) -> DescribeQuorumResponse {
         .with_last_fetch_timestamp(wall)
         .with_last_caught_up_timestamp(wall);
     let mut voters: Vec<_> = description.voters.iter().map(state).collect();
-    if leads {
-        voters.push(mine);
-        voters.sort_by_key(|v| v.replica_id.0);
-    }
+    voters.push(mine);
+    voters.sort_by_key(|v| v.replica_id.0);
     let partition = describe_res::PartitionData::default()
-        .with_error_code(error.code())
-        .with_leader_id(BrokerId(description.leader.unwrap_or(-1)))
+        .with_leader_id(BrokerId(description.me.id))
         .with_leader_epoch(description.epoch)
         .with_high_watermark(description.high_watermark)
         .with_current_voters(voters)

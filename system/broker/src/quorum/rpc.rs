@@ -106,14 +106,13 @@ pub fn is_quorums(request: &RequestBody) -> bool {
         RequestBody::Vote(_)
         | RequestBody::BeginQuorumEpoch(_)
         | RequestBody::EndQuorumEpoch(_)
-        | RequestBody::FetchSnapshot(_)
-        | RequestBody::DescribeQuorum(_) => true,
+        | RequestBody::FetchSnapshot(_) => true,
         RequestBody::Fetch(fetch) => fetch.topics.iter().any(|t| t.topic_id == TOPIC_ID || t.topic.0.as_str() == TOPIC),
         _ => false,
     }
 }
 
-/// Reads a request that [`is_quorums`], other than FetchSnapshot and DescribeQuorum, as sent to voter or observer `me`.
+/// Reads a request that [`is_quorums`], other than FetchSnapshot, as sent to voter or observer `me`.
 pub fn decode(request: RequestBody, cluster_id: &str, me: i32) -> Result<Request, Refused> {
     let refuse = |error| Err(Refused(error));
     let other_cluster = |id: &Option<StrBytes>| id.as_ref().is_some_and(|id| id.as_str() != cluster_id);
