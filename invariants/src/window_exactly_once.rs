@@ -187,11 +187,11 @@ impl Output {
 fn not_before_complete(context: &Context<'_>, markers: &[Marker], chain: &Chain, found: &mut Violations) {
     let Some(job) = &context.history.facts.job else { return };
     let topic = job.epochs_topic();
-    let times = crate::no_aborted_read::StableTimes::of(context, &topic);
+    let times = crate::readable::Readable::of(context, &topic);
     let mut first_commit: BTreeMap<(u64, u64), (u64, &Marker)> = BTreeMap::new();
     for marker in markers.iter().filter(|m| m.fate == crate::Fate::Committed) {
         let Some((partition, offset)) = marker.ended_at else { continue };
-        let Some(seen) = times.high_at(partition, offset) else { continue };
+        let Some(seen) = times.newest(partition).high_since(offset) else { continue };
         let slot = first_commit.entry((marker.n, marker.generation)).or_insert((seen, marker));
         if seen < slot.0 {
             *slot = (seen, marker);
