@@ -120,9 +120,8 @@ run_shard() {
     # A shard that is tried again begins anew: half of one try and half of another would count seeds twice.
     rm -rf "$one" "$one".{part,jsonl,log,xml,md,status}
     mkdir "$one.part"
-    mkfifo "$one.part/stderr"
     # Annotations are kept for the merge, which shows ten of all shards, where each shard would show its own.
-    tee "$one.log" <"$one.part/stderr" | sed -u '/^::/d' >&2 &
+    exec 3> >(tee "$one.log" | sed -u '/^::/d' >&2)
     local shown=$!
     echo "shard $index of $shards: seeds $first to $((next - 1)): $program run ${what[*]}" >&2
     # As on GitHub, wherever it runs: that is how the program comes to write annotations and a summary in Markdown.
@@ -130,9 +129,10 @@ run_shard() {
         cd "$one.part"
         exec env GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY="$one.md" \
             "$program" run "${what[@]}" --seed "$first" --seeds "$count" --format json --junit "$one.xml" \
-            >"$one.jsonl" 2>stderr
+            >"$one.jsonl" 2>&3 3>&-
     ) &
     local child=$! code=0
+    exec 3>&-
     # An engine that wants its machine back tells this shell alone. The program then ends with what it has.
     # shellcheck disable=SC2064  # the child of now
     trap "kill -TERM $child 2>/dev/null || true" TERM INT
