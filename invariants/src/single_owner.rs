@@ -2,7 +2,7 @@
 //!
 //! Source: Kafka's group protocol (KIP-62, KIP-429) and KIP-848, in which a partition goes to its next owner only when the
 //! last one has given it up. Judged from what coordinators made durable, over failovers too, and from what members say that
-//! they own. And from what they read: nothing of a partition from when their application hears that it is to be given up, or
+//! they own: nothing is given to one while another member of the same generation has it. And from what they read: nothing of a partition from when their application hears that it is to be given up, or
 //! is lost, until it hears that it has it again (KAFKA-14196).
 //!
 //! Not claimed: that every partition has an owner; that a member of an old generation has noticed (it is fenced, which
@@ -51,7 +51,7 @@ fn check(context: &Context<'_>) -> Verdict {
             Observed::GroupLoaded { group, members } => {
                 groups.entry(group).or_default().loaded(group, members, &mut found);
             }
-            Observed::Assigned { group, member, generation, partitions } => {
+            Observed::Assigned { group, member, generation, partitions, .. } if *generation >= 0 => {
                 groups.entry(group).or_default().told(group, member, *generation, partitions, &mut found);
             }
             Observed::GroupGone { group } => {
@@ -60,8 +60,41 @@ fn check(context: &Context<'_>) -> Verdict {
             _ => {}
         }
     }
+    gives(context, &mut found);
     reads(context, &mut found);
     found.verdict()
+}
+
+/// What a member says that it has, in order of time: since when, what, and whether it heard that it lost the rest.
+type Holdings<'a> = Vec<(u64, &'a [TopicPartition], bool)>;
+
+/// Nothing is given to a member while another of the same generation has it (KIP-429; for eager members it follows from
+/// their giving all up before they join). One that hears later that it lost it may have been expelled before, or not: then
+/// nobody knows.
+fn gives(context: &Context<'_>, found: &mut Violations) {
+    let mut holdings: BTreeMap<(&str, &str), Holdings<'_>> = BTreeMap::new();
+    for seen in &context.history.observations {
+        if let Observed::Assigned { group, member, partitions, lost, .. } = &seen.what {
+            holdings.entry((group, member)).or_default().push((seen.at_ns, partitions, *lost));
+        }
+    }
+    for seen in &context.history.observations {
+        let Observed::GroupGeneration { group, generation, members } = &seen.what else { continue };
+        for owner in members {
+            let Some(told) = holdings.get(&(group.as_str(), owner.member.as_str())) else { continue };
+            let next = told.partition_point(|(at_ns, ..)| *at_ns <= seen.at_ns);
+            let (Some((_, has, _)), Some((_, _, false))) = (next.checked_sub(1).map(|i| &told[i]), told.get(next))
+            else {
+                continue;
+            };
+            for other in members.iter().filter(|other| other.member != owner.member) {
+                if let Some(partition) = other.partitions.iter().find(|p| has.contains(p)) {
+                    let witness = twice(group, *generation, partition, &owner.member, &other.member);
+                    found.add(None, "a partition is given to a member while another has it", witness);
+                }
+            }
+        }
+    }
 }
 
 /// Members read what they were told that they have.
@@ -195,7 +228,7 @@ impl<'a> Group<'a> {
         let owners = self.told.entry(generation).or_default();
         for partition in partitions {
             let first = *owners.entry(partition).or_insert(member);
-            if first != member {
+            if first != member && !came_back(first, member) {
                 let witness = twice(group, generation, partition, first, member);
                 found.add(None, "two members say that they own a partition in one generation", witness);
             }
@@ -203,18 +236,23 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Whether the two assignments are one, but for static members that came back by another name (KIP-345): theirs is the
-/// instance's, a hyphen and a UUID.
-fn is_same(before: &[MemberAssignment], now: &[MemberAssignment]) -> bool {
+/// Whether they are two lives of one static member, which keeps its place by another name (KIP-345): the instance's, a
+/// hyphen and a UUID.
+fn came_back(was: &str, is: &str) -> bool {
     const UUID: usize = 36;
-    let instance = |m: &MemberAssignment| {
-        let end = m.member.len().checked_sub(UUID).filter(|end| *end > 0)?;
-        m.member.get(..end).map(str::to_owned)
+    let instance = |member: &str| {
+        let end = member.len().checked_sub(UUID).filter(|end| *end > 0)?;
+        member.get(..end).map(str::to_owned)
     };
-    let came_back = |was: &MemberAssignment, is: &MemberAssignment| {
-        was.partitions == is.partitions && instance(was).is_some() && instance(was) == instance(is)
+    instance(was).is_some() && instance(was) == instance(is)
+}
+
+/// Whether the two assignments are one, but for static members that came back.
+fn is_same(before: &[MemberAssignment], now: &[MemberAssignment]) -> bool {
+    let same = |was: &MemberAssignment, is: &MemberAssignment| {
+        was.partitions == is.partitions && came_back(&was.member, &is.member)
     };
-    let is_there = |m: &MemberAssignment| now.contains(m) || now.iter().any(|n| came_back(m, n));
+    let is_there = |m: &MemberAssignment| now.contains(m) || now.iter().any(|n| same(m, n));
     before.len() == now.len() && before.iter().all(is_there)
 }
 
@@ -257,6 +295,46 @@ mod tests {
             ],
             &[(Mutator::Unacknowledge, "it looks at what is durable, not at answers")],
         );
+    }
+
+    #[test]
+    fn what_moves_is_given_up_first() {
+        let p = |n| vec![TopicPartition::new("data", n)];
+        let verdict = |steps: Vec<Observed>| {
+            let mut history = fixture::cluster();
+            let last = history.observations.last().expect("observations").clone();
+            for (n, what) in (1..).zip(steps) {
+                history.observations.push(Observation { at_ns: last.at_ns + n, what, ..last.clone() });
+            }
+            PROPERTY.check(&Context::new(&history))
+        };
+        let told = |member: &str, generation, partitions, lost| Observed::Assigned {
+            group: "moves".to_owned(),
+            member: member.to_owned(),
+            generation,
+            partitions,
+            lost,
+        };
+        let given = |generation, a, b| {
+            let of = |member: &str, partitions| MemberAssignment { member: member.to_owned(), partitions };
+            Observed::GroupGeneration { group: "moves".to_owned(), generation, members: vec![of("a", a), of("b", b)] }
+        };
+        let held_back = || {
+            vec![
+                given(1, p(0), vec![]),
+                told("a", 1, p(0), false),
+                given(2, vec![], vec![]),
+                told("a", 2, vec![], false),
+                given(3, vec![], p(0)),
+                told("b", 3, p(0), false),
+            ]
+        };
+        assert_eq!(verdict(held_back()), Verdict::Pass);
+        let mut at_once = held_back();
+        at_once[2] = given(2, vec![], p(0));
+        assert!(matches!(verdict(at_once.clone()), Verdict::Fail(_)));
+        at_once[3] = told("a", -1, vec![], true);
+        assert_eq!(verdict(at_once), Verdict::Pass, "it was lost, perhaps before");
     }
 
     #[test]

@@ -122,9 +122,12 @@ pub enum Observed {
     Assigned {
         group: String,
         member: String,
-        /// Or member epoch.
+        /// Or member epoch; -1: it is no member any more.
         generation: i32,
         partitions: Vec<TopicPartition>,
+        /// It hears that it has lost the rest: others may have it already.
+        #[serde(default)]
+        lost: bool,
     },
     /// A committed offset is durable and outside open transactions; `None`: deleted.
     OffsetCommitted {

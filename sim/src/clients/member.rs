@@ -15,7 +15,7 @@ use client::{
     CommittedOffset, ConsumerConfig, FetchResult, GroupConfig, GroupConsumer, GroupProtocol, Isolation, Outcome,
     Polled, Producer, Record, Remedy, Reset, TopicPartition,
 };
-use history::{Blob, OpId, OpKind, OpResult, PolledPartition, PolledRecord};
+use history::{Blob, Observed, OpId, OpKind, OpResult, PolledPartition, PolledRecord};
 use scenarios::plan::{self, Commit, Stay};
 
 use super::producer::{ended, header, sent, transactional_config};
@@ -147,8 +147,15 @@ impl<'a> Member<'a> {
         recording.complete(op, OpResult::Ok { offset: None });
     }
 
-    fn rebalanced(&self, owned: BTreeSet<TopicPartition>) {
-        self.event(OpKind::Rebalance { assigned: owned.iter().map(place).collect() });
+    fn rebalanced(&self, owned: BTreeSet<TopicPartition>, lost: bool) {
+        let partitions: Vec<_> = owned.iter().map(place).collect();
+        self.event(OpKind::Rebalance { assigned: partitions.clone() });
+        // Epochs of a KIP-848 member do not say what it has: its coordinator tells that.
+        if self.script.protocol != plan::GroupProtocol::Consumer {
+            let who = self.consumer.metadata();
+            let (group, member, generation) = (who.group_id, who.member_id, who.generation);
+            self.stage.recording.observe(self.id, Observed::Assigned { group, member, generation, partitions, lost });
+        }
     }
 
     /// One poll and what follows from it.
@@ -168,6 +175,7 @@ impl<'a> Member<'a> {
             Some(Ok(change)) => {
                 recording.complete(poll, OpResult::Polled { reads: Vec::new() });
                 let mut owned = self.consumer.assignment();
+                let lost = matches!(change, Polled::Lost(_));
                 match change {
                     Polled::Assigned(more) => owned.extend(more),
                     Polled::Revoked(gone) | Polled::Lost(gone) => {
@@ -176,7 +184,7 @@ impl<'a> Member<'a> {
                     }
                     Polled::Records(_) => {}
                 }
-                self.rebalanced(owned);
+                self.rebalanced(owned, lost);
                 return Step::On;
             }
             Some(Err(e)) => {

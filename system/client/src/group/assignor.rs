@@ -1,9 +1,12 @@
 //! The assignors of the classic protocol: the leader's member runs one and tells the others. Pure.
 //!
-//! They decide as Kafka's Java client does, so that members of both kinds can share a group. A member's claim to what it
-//! owns counts only in the newest generation that anybody names: one that missed a generation may no longer own what it
-//! thinks (KAFKA-13419), and partitions that two members of that generation claim are nobody's (KAFKA-14639).
+//! They decide as Kafka's Java client does, so that members of both kinds can share a group. Of those that claim a partition
+//! the one of the newest generation owns it: one that missed a generation may no longer own what it thinks (KAFKA-13419).
+//! Where nobody of a newer generation claims it, an older claim counts: its member may have missed nothing but the answer
+//! of the last round, and still reads what would be given to another at once (KAFKA-14639). What two members of one
+//! generation claim is nobody's.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::consumer_protocol::{Assignment, Partitions, Subscription};
@@ -131,17 +134,21 @@ fn round_robin(members: &BTreeMap<String, Member>, topics: &BTreeMap<String, i32
 
 /// Who rightly claims what.
 fn owned<'a>(members: &'a BTreeMap<String, Member>, topics: &BTreeMap<String, i32>) -> BTreeMap<Tp, &'a str> {
-    let newest = members.values().map(|m| m.subscription.generation).max().unwrap_or(-1);
-    let mut claims: BTreeMap<Tp, Vec<&str>> = BTreeMap::new();
-    for (id, m) in members.iter().filter(|(_, m)| m.subscription.generation == newest) {
+    let mut claims: BTreeMap<Tp, (i32, Option<&str>)> = BTreeMap::new();
+    for (id, m) in members {
+        let generation = m.subscription.generation;
         for (topic, partitions) in &m.subscription.owned {
             for p in partitions.iter().filter(|p| topics.get(topic).is_some_and(|n| **p < *n)) {
-                claims.entry((topic.clone(), *p)).or_default().push(id);
+                let claim = claims.entry((topic.clone(), *p)).or_insert((generation, Some(id)));
+                match generation.cmp(&claim.0) {
+                    Ordering::Greater => *claim = (generation, Some(id)),
+                    Ordering::Equal if claim.1 != Some(id) => claim.1 = None,
+                    Ordering::Equal | Ordering::Less => {}
+                }
             }
         }
     }
-    let single = |(tp, ids): (Tp, Vec<&'a str>)| if let [id] = ids[..] { Some((tp, id)) } else { None };
-    claims.into_iter().filter_map(single).collect()
+    claims.into_iter().filter_map(|(tp, (_, owner))| Some((tp, owner?))).collect()
 }
 
 fn sticky(members: &BTreeMap<String, Member>, topics: &BTreeMap<String, i32>, owned: &BTreeMap<Tp, &str>) -> Shares {
@@ -264,6 +271,16 @@ mod tests {
         let stale = two(member(&["t"], 5, &[("t", &[0])]), member(&["t"], 4, &[("t", &[0])]));
         let assigned = Assignor::CooperativeSticky.assign(&stale, &topics);
         assert_eq!((of(&assigned, "a", "t"), of(&assigned, "b", "t")), (&[0][..], &[1][..]));
+        // b missed the last round's answer, and nobody newer says that 1 is its own.
+        let late = two(member(&["t"], 5, &[("t", &[0])]), member(&["t"], 4, &[("t", &[1])]));
+        let assigned = Assignor::CooperativeSticky.assign(&late, &topics);
+        assert_eq!((of(&assigned, "a", "t"), of(&assigned, "b", "t")), (&[0][..], &[1][..]));
+        let moves = BTreeMap::from([
+            ("a".to_owned(), member(&["t"], 5, &[])),
+            ("b".to_owned(), member(&["t"], 4, &[("t", &[0, 1])])),
+        ]);
+        let assigned = Assignor::CooperativeSticky.assign(&moves, &topics);
+        assert_eq!((of(&assigned, "a", "t").len(), of(&assigned, "b", "t").len()), (0, 1), "what moves is held back");
         let double = two(member(&["t"], 5, &[("t", &[0])]), member(&["t"], 5, &[("t", &[0])]));
         let assigned = Assignor::CooperativeSticky.assign(&double, &topics);
         assert_eq!(of(&assigned, "a", "t").len() + of(&assigned, "b", "t").len(), 2);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{ErrorCode, ResponseBody};
 
 use super::Shared;
+use super::turns::Turn;
 use crate::admin::{self, CommittedOffset};
 use crate::client::{Attempt, CoordinatorType};
 use crate::error::ClientError;
@@ -15,10 +16,15 @@ const ROLE: &str = "group";
 impl Shared {
     /// Commits until there is an answer. A member whose epoch rose meanwhile goes on with the new one as long as all
     /// partitions are its own (KIP-848); a classic member of another generation does not.
-    pub(super) async fn commit(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> Result<(), ClientError> {
+    pub(super) async fn commit(
+        &self,
+        turn: Turn,
+        offsets: &BTreeMap<TopicPartition, CommittedOffset>,
+    ) -> Result<(), ClientError> {
         if offsets.is_empty() {
             return Ok(());
         }
+        turn.come().await;
         let client = &self.client;
         let group = self.config.group_id.as_str();
         client

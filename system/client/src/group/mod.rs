@@ -17,6 +17,7 @@ mod membership;
 mod modern;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -38,6 +39,7 @@ use crate::metadata::TopicPartition;
 use crate::probe::ClientProbe;
 use assignor::Assignor;
 use membership::{Action, Identity, Input, Membership, Settings};
+use turns::Turns;
 
 /// How often the number of partitions of the subscribed topics is looked at.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(30);
@@ -171,7 +173,10 @@ struct Shared {
     /// The next offset after the records handed out, by partition; and those of before the current poll.
     handed_out: RefCell<BTreeMap<TopicPartition, CommittedOffset>>,
     done_with: RefCell<BTreeMap<TopicPartition, CommittedOffset>>,
+    commits: Rc<Turns>,
     auto_commit_at: Cell<Option<Instant>>,
+    /// What is done with meanwhile waits for the next one.
+    auto_committing: Cell<bool>,
     polled_at: Cell<Instant>,
     polling: Cell<bool>,
     absent: Cell<bool>,
@@ -229,7 +234,9 @@ impl GroupConsumer {
             acknowledging: RefCell::default(),
             handed_out: RefCell::default(),
             done_with: RefCell::default(),
+            commits: Rc::default(),
             auto_commit_at: Cell::new(config.auto_commit.map(|every| now + every)),
+            auto_committing: Cell::new(false),
             polled_at: Cell::new(now),
             polling: Cell::new(false),
             absent: Cell::new(false),
@@ -260,7 +267,7 @@ impl GroupConsumer {
             if shared.config.auto_commit.is_some() {
                 let offsets = shared.take_done_with(Some(&revoked));
                 // Whatever becomes of it, the partitions are given up: at worst some records are read again.
-                let _ = shared.commit(&offsets).await;
+                let _ = shared.commit(shared.commits.take(), &offsets).await;
             }
             shared.forget(&revoked);
             *shared.acknowledging.borrow_mut() = None;
@@ -324,9 +331,9 @@ impl GroupConsumer {
         self.shared.handed_out.borrow().clone()
     }
 
-    /// Commits these offsets in this member's name.
+    /// Commits these offsets in this member's name, once its commits before are over.
     pub async fn commit(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> Result<(), ClientError> {
-        self.shared.commit(offsets).await
+        self.shared.commit(self.shared.commits.take(), offsets).await
     }
 
     /// The same in the background; the answer may be let be.
@@ -334,8 +341,8 @@ impl GroupConsumer {
         &self,
         offsets: BTreeMap<TopicPartition, CommittedOffset>,
     ) -> impl Future<Output = Result<(), ClientError>> + use<> {
-        let shared = Rc::clone(&self.shared);
-        let task = env::task::spawn(async move { shared.commit(&offsets).await });
+        let (shared, turn) = (Rc::clone(&self.shared), self.shared.commits.take());
+        let task = env::task::spawn(async move { shared.commit(turn, &offsets).await });
         async move {
             task.await.unwrap_or_else(|_| {
                 Err(ClientError {
@@ -371,7 +378,7 @@ impl GroupConsumer {
             let handed_out = shared.handed_out.borrow().clone();
             shared.done_with.borrow_mut().extend(handed_out);
             let offsets = shared.take_done_with(None);
-            committed = shared.commit(&offsets).await;
+            committed = shared.commit(shared.commits.take(), &offsets).await;
         }
         shared.input(Input::Leave);
         let left = async {
@@ -551,13 +558,19 @@ impl Shared {
     fn auto_commit(self: &Rc<Self>) {
         let Some(every) = self.config.auto_commit else { return };
         self.auto_commit_at.set(Some(env::clock::now() + every));
+        if self.auto_committing.get() {
+            return;
+        }
         let offsets = self.take_done_with(None);
         if offsets.is_empty() {
             return;
         }
-        let shared = Rc::clone(self);
+        self.auto_committing.set(true);
+        let (shared, turn) = (Rc::clone(self), self.commits.take());
         env::task::spawn(async move {
-            if shared.commit(&offsets).await.is_err() {
+            let committed = shared.commit(turn, &offsets).await;
+            shared.auto_committing.set(false);
+            if committed.is_err() {
                 // Unless something newer was done with meanwhile, it is tried again next time.
                 let mut done_with = shared.done_with.borrow_mut();
                 let owned = shared.membership.borrow().owned().clone();
