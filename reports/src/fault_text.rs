@@ -26,6 +26,7 @@ fn target(target: Target) -> String {
         Target::Role(role) => format!("some {}", role.name()),
         Target::Leader(at) => format!("the leader of {}", partition(at)),
         Target::Follower(at) => format!("a follower of {}", partition(at)),
+        Target::Followers(at) => format!("the followers of {}", partition(at)),
         Target::Controller => "the controller".to_owned(),
     }
 }

@@ -208,6 +208,7 @@ fn places(plan: &Plan) -> BTreeSet<(String, String)> {
         Target::Role(role) => role.name(),
         Target::Leader(_) => "leader",
         Target::Follower(_) => "follower",
+        Target::Followers(_) => "followers",
         Target::Controller => "controller",
     };
     let place = |fault: &scenarios::plan::Fault| {

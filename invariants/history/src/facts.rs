@@ -33,6 +33,9 @@ pub struct Facts {
     /// Topics that groups copy.
     #[serde(default)]
     pub copies: Vec<Copying>,
+    /// Consumer groups.
+    #[serde(default)]
+    pub groups: Vec<Group>,
     /// Topics whose logs are compacted: of each key the last committed record stays, for certain.
     #[serde(default)]
     pub compacted: Vec<String>,
@@ -50,6 +53,15 @@ pub struct Copying {
     pub to: String,
     /// The group's committed offsets reached the end of the topic before the run was looked at.
     pub caught_up: bool,
+}
+
+/// Its members share what they read: each record comes to one of them at least.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    pub name: String,
+    /// Clients that are members, now or then.
+    pub clients: Vec<u32>,
 }
 
 /// When a broker acknowledges with acks=all.

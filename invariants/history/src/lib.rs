@@ -12,7 +12,7 @@ mod op;
 mod verdict;
 mod witness;
 
-pub use facts::{Copying, Facts, Flush, Span};
+pub use facts::{Copying, Facts, Flush, Group, Span};
 pub use log::{Blob, COPY_OF, Control, Header, LogRecord, LogSource, PartitionLog, Records};
 pub use models::decision::{Change, Decision, DecisionEntry, Input, InputState, InputStatus};
 pub use models::row::RowOp;

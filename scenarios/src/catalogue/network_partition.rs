@@ -3,7 +3,9 @@
 //! A leader that nobody follows must not acknowledge; one that does not know that it was deposed is fenced by its epoch.
 
 use super::{CLUSTER_PROPERTIES, Entry};
-use crate::generate::{Families, Mix, broker_node, cluster_of, side_of, stream, strike, workload_partition};
+use crate::generate::{
+    Families, Mix, broker_node, cluster_of, side_of, stream, strike, transactions_partition, workload_partition,
+};
 use crate::plan::{Action, Family, NodeName, Plan, Role, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
@@ -32,6 +34,12 @@ fn generate(seed: u64, families: &Families) -> Plan {
             1 | 2 => Target::Leader(workload_partition(&plan, &mut rng)),
             _ => Target::Node(broker_node(&plan, &mut rng)),
         };
+        // Of five, a leader may lose its followers alone: it stays the leader and is alone in the in-sync set, so that what
+        // it waits for has an end that nobody knows.
+        let leader_alone = (brokers == 5 && rng.chance(1, 3)).then(|| match rng.chance(1, 2) {
+            true => workload_partition(&plan, &mut rng),
+            false => transactions_partition(&plan, &mut rng),
+        });
         let action = match rng.range(0, 4) {
             0 => Action::Isolate { node, for_ms },
             1 | 2 => Action::Split { nodes: side_of(&plan, &mut rng, node, |role| role == Role::Client), for_ms },
@@ -42,7 +50,8 @@ fn generate(seed: u64, families: &Families) -> Plan {
                 Action::Cut { from: Target::Node(from), to: Target::Node(to), both: rng.chance(1, 3), for_ms }
             }
         };
-        strike(&mut plan, Family::Net, Trigger::At { ms }, action);
+        let alone = |at| Action::Cut { from: Target::Leader(at), to: Target::Followers(at), both: true, for_ms };
+        strike(&mut plan, Family::Net, Trigger::At { ms }, leader_alone.map_or(action, alone));
     }
     plan
 }

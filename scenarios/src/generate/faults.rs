@@ -305,7 +305,7 @@ fn is_server(target: Target) -> bool {
     match target {
         Target::Node(name) => matches!(name.role, Role::Broker | Role::Coordinator),
         Target::Role(role) => matches!(role, Role::Broker | Role::Coordinator),
-        Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
+        Target::Leader(_) | Target::Follower(_) | Target::Followers(_) | Target::Controller => true,
     }
 }
 

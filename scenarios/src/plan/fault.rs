@@ -113,6 +113,8 @@ pub enum Target {
     Leader(Partition),
     /// A replica of the partition that does not lead it, by a draw of the world.
     Follower(Partition),
+    /// All its replicas that do not lead it: an end of a link, or nodes of a split.
+    Followers(Partition),
     /// The active controller: the leader of the metadata quorum.
     Controller,
 }
@@ -253,6 +255,24 @@ impl Action {
             Action::Split { nodes, .. } => nodes.iter_mut().collect(),
             Action::Reset { a, b } => vec![a, b],
         }
+    }
+
+    /// Whether it is done to one node, rather than between nodes.
+    pub const fn is_of_one_node(&self) -> bool {
+        matches!(
+            self,
+            Action::Crash { .. }
+                | Action::Power { .. }
+                | Action::Pause { .. }
+                | Action::Stop { .. }
+                | Action::Isolate { .. }
+                | Action::FsyncError { .. }
+                | Action::DiskFull { .. }
+                | Action::DiskStall { .. }
+                | Action::ClockOffset { .. }
+                | Action::ClockStep { .. }
+                | Action::ClockDrift { .. }
+        )
     }
 
     /// How long it lasts by itself, in milliseconds; 0 for an instant.

@@ -252,6 +252,9 @@ impl Plan {
             }
             for target in fault.action.targets() {
                 self.known_target(&path, target)?;
+                if fault.action.is_of_one_node() && matches!(target, Target::Followers(_)) {
+                    return Err(invalid(path, format!("{} strikes one node, not all followers", fault.action.kind())));
+                }
             }
             if let Action::Loss { per_million, .. } | Action::Straggle { per_million, .. } = fault.action
                 && per_million >= 1_000_000
@@ -282,6 +285,9 @@ impl Plan {
                 Trigger::At { ms } => *ms,
                 Trigger::CrashPoint(point) => {
                     self.known_target(&path, point.node)?;
+                    if matches!(point.node, Target::Followers(_)) {
+                        return Err(invalid(path, "a crash point is reached by one node, not by all followers"));
+                    }
                     if !fault.action.fits_crash_point() {
                         return Err(invalid(path, "only crash, power, pause and isolate happen at a crash point"));
                     }
@@ -318,7 +324,7 @@ impl Plan {
         match target {
             Target::Node(name) => name.role == Role::Broker,
             Target::Role(role) => role == Role::Broker,
-            Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
+            Target::Leader(_) | Target::Follower(_) | Target::Followers(_) | Target::Controller => true,
         }
     }
 
@@ -349,7 +355,7 @@ impl Plan {
             }
         };
         match target {
-            Target::Leader(at) | Target::Follower(at) => of(at),
+            Target::Leader(at) | Target::Follower(at) | Target::Followers(at) => of(at),
             Target::Controller => Ok(()),
             Target::Node(name) => self.known(path, name),
             Target::Role(role) if self.nodes().iter().any(|n| n.role == role) => Ok(()),

@@ -1,6 +1,8 @@
 //! From what a run left behind to its verdicts.
 
-use history::{Copying, Facts, FaultEffect, Flush, History, Outcome, Verdict};
+use std::collections::BTreeMap;
+
+use history::{Copying, Facts, FaultEffect, Flush, Group, History, Outcome, Verdict};
 use invariants::{Context, Property};
 use models::JobSpec;
 use scenarios::plan::{self, Action, ClientRole, Commit, Member};
@@ -47,6 +49,7 @@ fn facts(plan: &Plan, ending: &Ending) -> Facts {
         source_ends: ending.source_ends.clone(),
         tasks: tasks.unwrap_or_default(),
         copies: copies(plan, ending),
+        groups: groups(plan),
         compacted: plan.topics.iter().filter(|t| t.is_compacted()).map(|t| t.name.clone()).collect(),
         fetch_timeout_ns: plan.knobs.processor.as_ref().map_or(0, |p| p.fetch_timeout_ms * MS),
         clock_drift_ppm: drifts.max().unwrap_or(0),
@@ -65,6 +68,16 @@ fn copies(plan: &Plan, ending: &Ending) -> Vec<Copying> {
         }
     }
     copies
+}
+
+fn groups(plan: &Plan) -> Vec<Group> {
+    let mut groups: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for client in &plan.clients {
+        if let ClientRole::Member(Member { group, .. }) = &client.role {
+            groups.entry(group).or_default().push(client.id);
+        }
+    }
+    groups.into_iter().map(|(name, clients)| Group { name: name.to_owned(), clients }).collect()
 }
 
 /// Judges the history by the scenario's properties.

@@ -88,7 +88,8 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later
     let ms = Duration::from_millis;
     let duration = ms(fault.action.duration_ms());
     let one = |target: &Target| resolve(cluster, plan, *target, fault.id);
-    let link = |from: &Target, to: &Target| ([one(from)], [one(to)]);
+    let all = |target: &Target| resolve_all(cluster, plan, *target, fault.id);
+    let link = |from: &Target, to: &Target| (all(from), all(to));
     let lasting = |id: FaultId| (vec![id], vec![(duration, Step::Heal(id))]);
     match &fault.action {
         Action::Crash { node, .. } => {
@@ -105,7 +106,7 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later
         }
         Action::Stop { node } => (vec![world.terminate(one(node))], Vec::new()),
         Action::Split { nodes, .. } => {
-            let side: Vec<_> = nodes.iter().map(one).collect();
+            let side: Vec<_> = nodes.iter().flat_map(all).collect();
             let others: Vec<_> = world.nodes().into_iter().filter(|n| !side.contains(n)).collect();
             lasting(world.net().partition(&side, &others))
         }
@@ -157,6 +158,26 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later
     }
 }
 
+/// The nodes meant: several if it is all followers.
+fn resolve_all(cluster: &Cluster, plan: &Plan, target: Target, fault: u32) -> Vec<NodeId> {
+    if let Target::Followers(at) = target
+        && let Some((leader, replicas)) = state_of(cluster, plan, at)
+    {
+        return replicas.into_iter().filter(|r| *r != leader).filter_map(|r| cluster.broker(r)).collect();
+    }
+    vec![resolve(cluster, plan, target, fault)]
+}
+
+/// The leader and the replicas of a partition, as brokers know them.
+fn state_of(cluster: &Cluster, plan: &Plan, at: Partition) -> Option<(i32, Vec<i32>)> {
+    let topic = match at.topic {
+        TopicRef::Workload(topic) => plan.topics[topic as usize].name.as_str(),
+        TopicRef::Offsets => "__consumer_offsets",
+        TopicRef::Transactions => "__transaction_state",
+    };
+    cluster.view().partition(topic, at.partition)
+}
+
 /// The node meant. A role is resolved among those that are up, by a draw of the world, and so is a leader that nobody
 /// knows of: some broker.
 fn resolve(cluster: &Cluster, plan: &Plan, target: Target, fault: u32) -> NodeId {
@@ -166,19 +187,12 @@ fn resolve(cluster: &Cluster, plan: &Plan, target: Target, fault: u32) -> NodeId
         let draw = seed::draw(plan.seeds.world, "role target", &[u64::from(fault)]);
         among[draw.range(0, among.len() as u64 - 1) as usize]
     };
-    let partition = |at: Partition| {
-        let topic = match at.topic {
-            TopicRef::Workload(topic) => plan.topics[topic as usize].name.as_str(),
-            TopicRef::Offsets => "__consumer_offsets",
-            TopicRef::Transactions => "__transaction_state",
-        };
-        cluster.view().partition(topic, at.partition)
-    };
+    let partition = |at: Partition| state_of(cluster, plan, at);
     let found = match target {
         Target::Node(name) => return cluster.node(name).expect("a valid plan names nodes that exist"),
         Target::Role(role) => return any_of(cluster.of_role(role)),
         Target::Leader(at) => partition(at).and_then(|(leader, _)| cluster.broker(leader)),
-        Target::Follower(at) => partition(at).and_then(|(leader, replicas)| {
+        Target::Follower(at) | Target::Followers(at) => partition(at).and_then(|(leader, replicas)| {
             let others = replicas.into_iter().filter(|r| *r != leader).filter_map(|r| cluster.broker(r));
             let others: Vec<_> = others.collect();
             (!others.is_empty()).then(|| any_of(others))

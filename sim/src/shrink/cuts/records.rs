@@ -129,12 +129,12 @@ pub(super) fn forget_missing_nodes(plan: &mut Plan) {
     let is_there = |target: &Target| match target {
         Target::Node(name) => nodes.contains(name),
         Target::Role(role) => roles.contains(role),
-        Target::Leader(_) | Target::Follower(_) | Target::Controller => true,
+        Target::Leader(_) | Target::Follower(_) | Target::Followers(_) | Target::Controller => true,
     };
     let workload: Vec<u32> = plan.topics.iter().map(|t| t.partitions).collect();
     let (offsets, transactions) = (plan.knobs.broker.offsets_partitions, plan.knobs.broker.transactions_partitions);
     let fit = |target: &mut Target| {
-        if let Target::Leader(at) | Target::Follower(at) = target {
+        if let Target::Leader(at) | Target::Follower(at) | Target::Followers(at) = target {
             let partitions = match at.topic {
                 TopicRef::Workload(topic) => workload.get(topic as usize).copied().unwrap_or(1),
                 TopicRef::Offsets => offsets,
