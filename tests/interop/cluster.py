@@ -161,7 +161,9 @@ class KafkaJsProcess:
 
     def lines(self):
         for line in self.process.stdout:
-            yield json.loads(line)
+            what, *rest = json.loads(line)
+            expect(what != "failed", f"client.js gave up: {rest}")
+            yield what, *rest
 
     def finish(self):
         self.process.stdin.close()

@@ -26,6 +26,18 @@ const say = (...parts) => process.stdout.write(JSON.stringify(parts) + '\n')
 
 const partitions = 6 // of the topics written to
 
+// kafkajs gives up if the broker that it happens to ask first is down, which has nothing to do with the brokers' answers.
+async function connected(client) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await client.connect()
+    } catch (e) {
+      if (tries === 60) throw e
+      await pause(500)
+    }
+  }
+}
+
 let stopped = false
 const end = new Promise((resolve) => process.stdin.on('end', resolve)).then(() => { stopped = true })
 process.stdin.resume()
@@ -33,7 +45,7 @@ process.stdin.resume()
 const verbs = {
   async write() {
     const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1 })
-    await producer.connect()
+    await connected(producer)
     for (let sent = 0; !stopped;) {
       const values = Array.from({ length: 20 }, () => `kafkajs-${++sent}`)
       say('sent', values)
@@ -52,7 +64,7 @@ const verbs = {
 
   async read() {
     const consumer = kafka.consumer({ groupId: group, sessionTimeout: 10000, heartbeatInterval: 1000 })
-    await consumer.connect()
+    await connected(consumer)
     await consumer.subscribe({ topics: [topic], fromBeginning: true })
     consumer.on(consumer.events.CRASH, (e) => say('crash', String(e.payload.error)))
     consumer.on(consumer.events.GROUP_JOIN, () => say('joined'))
@@ -67,7 +79,7 @@ const verbs = {
     const producer = kafka.producer({
       transactionalId: 'kafkajs', idempotent: true, maxInFlightRequests: 1, transactionTimeout: 30000,
     })
-    await producer.connect()
+    await connected(producer)
     for (let round = 0, number = 0; !stopped; round++) {
       const values = [0, 1, 2].map((n) => `kafkajs-${round}-${n}`)
       const commits = round % 3 !== 2
