@@ -4,9 +4,10 @@
 //! Source: rules 5, 22a (Idle and End) and 22b. *Idle at position p*: from p - 1 becoming readable, or the task's start, to
 //! the earlier of now and p becoming readable, `idle_after` has passed on that node's clock; p became readable at most one
 //! fetch time-out ago; no transaction is open at p. All three hold for the readers of one leader: the newest, or one that
-//! took itself for the leader within the last fetch time-out, to whose readers nothing of later leaders is readable. *Quiet*: after a stretch of the plan's bound without faults each
-//! split's W is rule 2's at what was readable when the stretch's last bound began, each split silent for the bound is idle
-//! unless a transaction is open, and each channel has its sender's changes.
+//! took itself for the leader within the last fetch time-out, to whose readers nothing of later leaders is readable.
+//! *Quiet*: after a stretch of the plan's bound without faults each split's W is rule 2's at what was readable when the
+//! stretch's last bound began, each split silent for the bound is idle unless a transaction is open, and each channel has
+//! its sender's changes.
 //!
 //! Not claimed: anything without the world's truth (a live cluster): then it is skipped, and reported as skipped by
 //! [`check_rows`](crate::check_rows).

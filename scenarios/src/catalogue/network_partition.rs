@@ -1,4 +1,5 @@
-//! The network falls apart: a leader alone, the controller cut off, two halves with clients on both sides, one direction only.
+//! The network falls apart: a leader alone or without its followers, the controller cut off, two halves with clients on
+//! both sides, one direction only.
 //!
 //! A leader that nobody follows must not acknowledge; one that does not know that it was deposed is fenced by its epoch.
 

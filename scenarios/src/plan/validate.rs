@@ -363,3 +363,29 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::generate;
+    use crate::plan::{Action, Partition, Plan, Target, TopicRef};
+
+    fn with(action: Action) -> Plan {
+        let mut plan = generate("network_partition", 1).expect("a scenario of the catalogue");
+        plan.faults.truncate(1);
+        plan.faults[0].action = action;
+        plan
+    }
+
+    #[test]
+    fn all_followers_are_an_end_of_a_link_and_not_one_node() {
+        let at = |partition| Partition { topic: TopicRef::Workload(0), partition };
+        let cut =
+            |p| Action::Cut { from: Target::Leader(at(p)), to: Target::Followers(at(p)), both: true, for_ms: 100 };
+        assert_eq!(with(cut(0)).validate(), Ok(()));
+        let unknown = with(cut(99)).validate().expect_err("there is no such partition").to_string();
+        assert!(unknown.contains("does not exist"), "{unknown}");
+        let crash = Action::Crash { node: Target::Followers(at(0)), restart_after_ms: 100 };
+        let refused = with(crash).validate().expect_err("a crash is of one node").to_string();
+        assert!(refused.contains("crash strikes one node"), "{refused}");
+    }
+}

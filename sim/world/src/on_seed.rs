@@ -40,7 +40,7 @@ pub struct Config {
     pub wall_epoch_ms: i64,
     /// Keeps the events behind W, for finding the first that differs. It does not change W.
     pub keep_trace: bool,
-    /// Keeps what a picture of the run needs. It does not change W.
+    /// Keeps the messages that a picture of the run needs. It does not change W.
     pub keep_story: bool,
     /// Other draws from an instant on.
     pub tail: Option<Tail>,
