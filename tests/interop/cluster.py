@@ -20,7 +20,7 @@ import kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from brokers import Kills, system
-from harness import HERE, WORK, detail, expect, main, within
+from harness import HERE, WORK, Failed, detail, expect, main, within
 
 # What a client says of brokers that were killed on purpose helps nobody.
 QUIET = {"log_level": 0}
@@ -247,11 +247,14 @@ def producers():
 
 
 class Member(threading.Thread):
-    """One consumer of a group; commits what it has read."""
+    """One consumer of a group; commits what it has read.
+
+    `seen` only grows, so that another thread may copy it at any time; a dictionary would change under its reader.
+    """
 
     def __init__(self, cluster, topic, group, **settings):
         super().__init__(daemon=True)
-        self.topic, self.stopped, self.seen, self.error = topic, threading.Event(), collections.Counter(), None
+        self.topic, self.stopped, self.seen, self.error = topic, threading.Event(), [], None
         self.settings = {**QUIET, "bootstrap.servers": cluster.bootstrap, "group.id": group, "auto.offset.reset": "earliest",
                          "enable.auto.commit": False, **settings}
 
@@ -262,7 +265,7 @@ class Member(threading.Thread):
             while not self.stopped.is_set():
                 messages = consumer.consume(200, 0.5)
                 good = [m for m in messages if m.error() is None]
-                self.seen.update(m.value().decode() for m in good)
+                self.seen.extend([m.value().decode() for m in good])
                 if good:
                     try:
                         consumer.commit(asynchronous=False)
@@ -299,7 +302,7 @@ def group(protocol, **settings):
         expect(writer.error is None and writer.acknowledged, f"the writer: {writer.error!r}")
         deadline = time.monotonic() + 60
         while True:
-            seen = sum((m.seen for m in members), collections.Counter())
+            seen = collections.Counter(value for m in members for value in list(m.seen))
             missing = writer.acknowledged - seen.keys()
             errors = [m.error for m in members if m.error]
             expect(not errors, f"a member failed: {errors}")

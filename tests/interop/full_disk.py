@@ -88,15 +88,15 @@ def full_disk():
 
         refused, starts = "kafka_log_logmanager_refusedappends_total", "streamproof_broker_starts_total"
         cluster.create(TOPIC, 6)
-        within(30, "not all in sync", lambda: under_replicated() == 0)
+        within(60, "not all in sync", lambda: under_replicated() == 0)
         writer = Patient(cluster, TOPIC)
         writer.start()
-        within(30, "no 1000 records acknowledged", lambda: len(writer.acknowledged) > 1000)
+        within(60, "no 1000 records acknowledged", lambda: len(writer.acknowledged) > 1000)
         cluster.fill()
         within(60, "broker 0 does not feel its full disk", lambda: at_0(refused) > 0 or at_0(starts) > 1)
         within(120, "the others do not go on without it", lambda: led_by_others() > 0 and under_replicated() > 0)
         before = len(writer.acknowledged)
-        within(30, "no 1000 more records acknowledged", lambda: len(writer.acknowledged) > before + 1000)
+        within(60, "no 1000 more records acknowledged", lambda: len(writer.acknowledged) > before + 1000)
         said = (f"{under_replicated()} partitions lacked a replica, {at_0(refused)} appends refused, "
                 f"broker 0 started {at_0(starts)} times")
         detail(said)
