@@ -49,7 +49,8 @@ fn main() {
     lockfile.add(&std::fs::read(lock).unwrap_or_default());
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     let rustc = Command::new(rustc).arg("--version").output().ok().and_then(|out| String::from_utf8(out.stdout).ok());
-    let set = |name: &str, value: &str| println!("cargo::rustc-env=STREAMPROOF_{name}={value}");
+    // Not STREAMPROOF_: cargo hands these to what `cargo run` starts, where they would be settings.
+    let set = |name: &str, value: &str| println!("cargo::rustc-env=BUILT_{name}={value}");
     set("COMMIT", &commit);
     set("SOURCES", &hash.hex());
     set("LOCKFILE", &lockfile.hex());

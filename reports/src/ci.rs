@@ -143,7 +143,7 @@ mod tests {
         let mut totals = Totals::default();
         [&one, &passed].into_iter().for_each(|report| totals.add(report));
         let xml =
-            junit(&totals.summary(1500, false, 10), &[Failing { report: &one, replay: "streamproof replay swarm/41" }]);
+            junit(&totals.summary(1500, None, 10), &[Failing { report: &one, replay: "streamproof replay swarm/41" }]);
         insta::assert_snapshot!(xml, @r#"
         <?xml version="1.0" encoding="UTF-8"?>
         <testsuites name="streamproof" tests="2" failures="1" time="1.500">

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::seed_report::{ClusterStats, FaultCount, SeedReport, Verdict};
 
@@ -42,6 +42,18 @@ pub struct ScenarioSummary {
     pub p99_wall_ms: u64,
 }
 
+/// Why a run ended before its last seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopped {
+    /// Somebody wanted it to end.
+    Interrupt,
+    /// Enough seeds had failed.
+    Failures,
+    /// Its time was up.
+    Time,
+}
+
 /// The figures of a whole run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
@@ -56,6 +68,7 @@ pub struct Summary {
     /// Canaries and whether the property that must catch them did.
     pub canaries: BTreeMap<String, bool>,
     pub interrupted: bool,
+    pub stopped: Option<Stopped>,
     pub exit_code: u8,
 }
 
@@ -109,7 +122,7 @@ impl Totals {
     }
 
     /// The figures so far. `wall_ms` is of the whole run, not of its seeds.
-    pub fn summary(&self, wall_ms: u64, interrupted: bool, exit_code: u8) -> Summary {
+    pub fn summary(&self, wall_ms: u64, stopped: Option<Stopped>, exit_code: u8) -> Summary {
         let all: Vec<&Row> = self.reports.values().flatten().collect();
         let scenarios =
             self.reports.iter().map(|(name, rows)| figures(name, &rows.iter().collect::<Vec<_>>())).collect();
@@ -121,7 +134,8 @@ impl Totals {
             reached: self.reached.clone(),
             repeated: self.repeated,
             canaries: self.canaries.clone(),
-            interrupted,
+            interrupted: stopped == Some(Stopped::Interrupt),
+            stopped,
             exit_code,
         }
     }
@@ -255,9 +269,13 @@ impl Summary {
             let _ = writeln!(w, "canary {name}: {}", if *caught { "caught" } else { "NOT CAUGHT" });
         }
         let _ = writeln!(w, "{:.1} seeds a second", self.seeds_per_second);
-        if self.interrupted {
-            let _ = writeln!(w, "interrupted: the figures are of the seeds that had finished");
-        }
+        let why = match self.stopped {
+            Some(Stopped::Interrupt) => "interrupted",
+            Some(Stopped::Failures) => "stopped by its failures",
+            Some(Stopped::Time) => "its time was up",
+            None => return out,
+        };
+        let _ = writeln!(w, "{why}: the figures are of the seeds that had finished");
         out
     }
 }
@@ -296,7 +314,7 @@ mod tests {
             totals.add(&report("swarm", seed, 1000 + seed, Verdict::Pass));
         }
         totals.repeated = 1;
-        insta::assert_snapshot!(totals.summary(500, false, 0).text(), @r"
+        insta::assert_snapshot!(totals.summary(500, None, 0).text(), @r"
         8 seeds: 8 passed, 0 failed, 0 inconclusive; 1 repeated in a fresh process
         4.0 simulated hours in 0.5 s
         24 of 32 faults bit (75.0 %)
@@ -317,7 +335,7 @@ mod tests {
             totals.add(&report("swarm", seed, 1000, if seed == 2 { Verdict::Unsafe } else { Verdict::Pass }));
         }
         totals.canaries.insert("canary_page_cache".into(), true);
-        insta::assert_snapshot!(totals.summary(1000, true, 10).text(), @r"
+        insta::assert_snapshot!(totals.summary(1000, Some(Stopped::Interrupt), 10).text(), @r"
         scenario                seeds failed  hours  records  windows  ckpts   faults bit   p50 ms   p99 ms
         smoke                       3      0    1.5     2000       40      4         9/12       21       21
         swarm                       3      1    1.5     1000       20      4         9/12       21       21
@@ -336,8 +354,8 @@ mod tests {
     fn json_holds_the_version_and_every_figure() {
         let mut totals = Totals::default();
         totals.add(&report("swarm", 0, 1000, Verdict::Pass));
-        let line = crate::json_line("summary", &totals.summary(100, false, 0));
-        insta::assert_snapshot!(line, @r#"{"canaries":{},"coordinator_failover_share":0.0,"events_checked":10000,"exit_code":0,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"interrupted":false,"isr_shrink_share":0.0,"leader_change_share":0.0,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"reached":[],"repeated":0,"restored_share":1.0,"scenario":"all","scenarios":[{"coordinator_failover_share":0.0,"events_checked":10000,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"isr_shrink_share":0.0,"leader_change_share":0.0,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"restored_share":1.0,"scenario":"swarm","seeds":1,"simulated_ms":1800000}],"seeds":1,"seeds_per_second":10.0,"simulated_ms":1800000,"type":"summary","version":2,"wall_ms":100}"#);
+        let line = crate::json_line("summary", &totals.summary(100, None, 0));
+        insta::assert_snapshot!(line, @r#"{"canaries":{},"coordinator_failover_share":0.0,"events_checked":10000,"exit_code":0,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"interrupted":false,"isr_shrink_share":0.0,"leader_change_share":0.0,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"reached":[],"repeated":0,"restored_share":1.0,"scenario":"all","scenarios":[{"coordinator_failover_share":0.0,"events_checked":10000,"failed":0,"family_off_share":{"disk":1.0},"faults_bit":3,"faults_bit_share":0.75,"faults_by_family":{"net":{"bit":3,"enabled":4}},"faults_enabled":4,"inconclusive":0,"isr_shrink_share":0.0,"leader_change_share":0.0,"median_checkpoints":4,"median_records":1000,"median_wall_ms":20,"median_windows":20,"p99_wall_ms":20,"passed":1,"restored_share":1.0,"scenario":"swarm","seeds":1,"simulated_ms":1800000}],"seeds":1,"seeds_per_second":10.0,"simulated_ms":1800000,"stopped":null,"type":"summary","version":2,"wall_ms":100}"#);
     }
 
     #[test]
@@ -347,6 +365,6 @@ mod tests {
             a.add(&report("swarm", seed, 1000 + seed * 7 % 5, Verdict::Pass));
             b.add(&report("swarm", 8 - seed, 1000 + (8 - seed) * 7 % 5, Verdict::Pass));
         }
-        assert_eq!(a.summary(1, false, 0), b.summary(1, false, 0));
+        assert_eq!(a.summary(1, None, 0), b.summary(1, None, 0));
     }
 }

@@ -27,12 +27,12 @@ impl Build {
     pub fn current() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
-            commit: env!("STREAMPROOF_COMMIT").into(),
-            sources: env!("STREAMPROOF_SOURCES").into(),
-            lockfile: env!("STREAMPROOF_LOCKFILE").into(),
-            toolchain: env!("STREAMPROOF_TOOLCHAIN").into(),
-            target: env!("STREAMPROOF_TARGET").into(),
-            profile: env!("STREAMPROOF_PROFILE").into(),
+            commit: env!("BUILT_COMMIT").into(),
+            sources: env!("BUILT_SOURCES").into(),
+            lockfile: env!("BUILT_LOCKFILE").into(),
+            toolchain: env!("BUILT_TOOLCHAIN").into(),
+            target: env!("BUILT_TARGET").into(),
+            profile: env!("BUILT_PROFILE").into(),
         }
     }
 

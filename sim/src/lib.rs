@@ -21,6 +21,7 @@ pub mod recorder;
 pub mod regressions;
 pub mod run_log;
 pub mod runner;
+pub mod selection;
 pub mod serve;
 pub mod shrink;
 pub mod store;

@@ -1,30 +1,34 @@
 //! The results store: what finished runs leave behind for `replay RUN`.
 //!
 //! ```text
-//! .streamproof/runs/<id>/run.json            version, command line, build
+//! .streamproof/runs/<id>/run.json            version, command line, build, shard
+//!                       /lock                locked while the run goes on
 //!                       /seeds.jsonl         one SeedReport a line, in the order they finished
 //!                       /plans/S-N.json      the plan of each failure
 //!                       /capsules/S-N.capsule    all that is known of it, for another machine
 //!                       /summary.json        once the run has ended, also by Ctrl-C
 //! ```
 //!
-//! A run's id is its start in UTC with a number after it if two start in one second. The newest [`KEEP`] runs are kept.
+//! A run's id is its start in UTC with a number after it if two start in one second. So many runs are kept as `--keep-runs`
+//! says: the oldest go when a new one starts, but none that still goes on, however old. With `--run-dir` a run has the
+//! folder that is named, and stays until somebody removes it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use reports::summary::Stopped;
 use reports::{SeedReport, Summary};
 use scenarios::Plan;
 use serde::{Deserialize, Serialize};
 
+use crate::selection::Shard;
 use crate::task::{Source, Task};
 
-/// Version of the directory's layout and files.
-pub const VERSION: u32 = 1;
-/// Runs kept.
-const KEEP: usize = 100;
+/// Version of the directory's layout and files. Version 2 may name a shard.
+pub const VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 
 /// The directory of all runs, under the current one.
 pub fn root() -> PathBuf {
@@ -39,11 +43,22 @@ pub struct RunHeader {
     pub command: Vec<String>,
     /// Version of the program that ran.
     pub build: String,
+    /// Which part of a sweep it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
 }
 
-/// A stored failure.
+/// What is known of a run before its first seed.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub command: Vec<String>,
+    pub now: jiff::Timestamp,
+    pub shard: Option<Shard>,
+}
+
+/// A stored seed.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Failed {
+pub struct Stored {
     pub task: Task,
     pub report: SeedReport,
 }
@@ -51,15 +66,21 @@ pub struct Failed {
 /// A run being written.
 #[derive(Debug)]
 pub struct Run {
-    pub id: String,
+    id: String,
     dir: PathBuf,
+    /// Whether it has its place by its id.
+    in_store: bool,
     seeds: BufWriter<File>,
+    /// Held until the run ends, whatever ends it.
+    _lock: File,
 }
 
 impl Run {
+    /// A run with an id of its own under `root`; the oldest of more than `keep` go.
+    ///
     /// # Errors
     /// If the directory cannot be written.
-    pub fn create(root: &Path, command: Vec<String>, now: jiff::Timestamp) -> io::Result<Self> {
+    pub fn create(root: &Path, keep: usize, start: Start) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         if let Some(top) = root.parent() {
             let ignore = top.join(".gitignore");
@@ -67,7 +88,7 @@ impl Run {
                 fs::write(ignore, "*\n")?;
             }
         }
-        let stamp = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+        let stamp = stamp(&start);
         let (id, dir) = (0..1000)
             .find_map(|n| {
                 let id = if n == 0 { stamp.clone() } else { format!("{stamp}-{n}") };
@@ -79,13 +100,37 @@ impl Run {
                 }
             })
             .unwrap_or_else(|| Err(io::Error::other("1000 runs in one second")))?;
-        let header =
-            RunHeader { version: VERSION, id: id.clone(), command, build: env!("CARGO_PKG_VERSION").to_owned() };
+        let run = Self::begin(dir, id, true, start)?;
+        prune(root, keep);
+        Ok(run)
+    }
+
+    /// A run in a folder of the user's.
+    ///
+    /// # Errors
+    /// If the folder holds anything, or cannot be written.
+    pub fn create_at(dir: &Path, start: Start) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        if fs::read_dir(dir)?.next().is_some() {
+            let message = "it is not empty: name a new folder, or remove what an earlier run left there";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        Self::begin(dir.to_owned(), stamp(&start), false, start)
+    }
+
+    fn begin(dir: PathBuf, id: String, in_store: bool, start: Start) -> io::Result<Self> {
+        let lock = File::create(dir.join(LOCK))?;
+        lock.try_lock()?;
+        let build = env!("CARGO_PKG_VERSION").to_owned();
+        let header = RunHeader { version: VERSION, id: id.clone(), command: start.command, build, shard: start.shard };
         fs::write(dir.join("run.json"), serde_json::to_string_pretty(&header)? + "\n")?;
         let seeds = BufWriter::new(File::create(dir.join("seeds.jsonl"))?);
-        let run = Self { id, dir, seeds };
-        run.prune(root);
-        Ok(run)
+        Ok(Self { id, dir, in_store, seeds, _lock: lock })
+    }
+
+    /// What a command takes that asks for this run.
+    pub fn name(&self) -> String {
+        if self.in_store { self.id.clone() } else { self.dir.display().to_string() }
     }
 
     pub fn dir(&self) -> &Path {
@@ -121,15 +166,24 @@ impl Run {
         self.seeds.flush()?;
         fs::write(self.dir.join("summary.json"), reports::json_line("summary", summary) + "\n")
     }
+}
 
-    fn prune(&self, root: &Path) {
-        let Ok(mut ids) = ids(root) else { return };
-        let surplus = ids.len().saturating_sub(KEEP);
-        for id in ids.drain(..surplus) {
-            if id != self.id {
-                // A run that cannot be removed harms nobody.
-                let _ = fs::remove_dir_all(root.join(id));
-            }
+const LOCK: &str = "lock";
+
+fn stamp(start: &Start) -> String {
+    start.now.strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
+/// Removes the oldest runs of more than `keep`, except those that go on.
+fn prune(root: &Path, keep: usize) {
+    let Ok(mut ids) = ids(root) else { return };
+    let surplus = ids.len().saturating_sub(keep);
+    for dir in ids.drain(..surplus).map(|id| root.join(id)) {
+        // One without a lock is of version 1, or was made this instant.
+        let goes_on = File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_err());
+        if !goes_on {
+            // A run that cannot be removed harms nobody.
+            let _ = fs::remove_dir_all(dir);
         }
     }
 }
@@ -155,9 +209,9 @@ pub fn capsule_name(task: &Task) -> String {
     }
 }
 
-/// The capsule of a run's failure, if it has one.
-pub fn capsule(run: &str, task: &Task) -> Option<PathBuf> {
-    Some(capsules_dir(&root().join(run)).join(capsule_name(task))).filter(|path| path.is_file())
+/// The capsule of a failure in the directory of its run, if it has one.
+pub fn capsule(run: &Path, task: &Task) -> Option<PathBuf> {
+    Some(capsules_dir(run).join(capsule_name(task))).filter(|path| path.is_file())
 }
 
 /// Ids of all runs, the oldest first.
@@ -195,34 +249,44 @@ pub fn capsules(run: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Wall time of a whole run in milliseconds, and its canaries; of one that was killed, nothing is known.
-pub fn figures(run: &Path) -> (u64, BTreeMap<String, bool>) {
-    #[derive(Default, Deserialize)]
-    struct Figures {
-        wall_ms: u64,
-        canaries: BTreeMap<String, bool>,
-    }
-    let text = fs::read_to_string(run.join("summary.json")).unwrap_or_default();
-    let figures: Figures = serde_json::from_str(&text).unwrap_or_default();
-    (figures.wall_ms, figures.canaries)
+/// How a run ended.
+#[derive(Debug, Default, Deserialize)]
+pub struct Ended {
+    pub wall_ms: u64,
+    #[serde(default)]
+    pub repeated: u64,
+    #[serde(default)]
+    pub canaries: BTreeMap<String, bool>,
+    #[serde(default)]
+    pub stopped: Option<Stopped>,
+    #[serde(default)]
+    pub interrupted: bool,
 }
 
-/// Hands each report of a run to `take`, one at a time: a sweep may have a million.
+/// Of a run that was killed, or still goes on, nothing is known.
+pub fn ended(run: &Path) -> Option<Ended> {
+    serde_json::from_str(&fs::read_to_string(run.join("summary.json")).ok()?).ok()
+}
+
+/// Hands each seed of a run to `take`, one at a time: a sweep may have a million.
 ///
 /// # Errors
-/// A sentence for people, as [`failures`].
-pub fn read_run(dir: &Path, take: &mut dyn FnMut(SeedReport)) -> Result<RunHeader, String> {
+/// A sentence for people: the run is of another version, or its files are unreadable.
+pub fn read_run(dir: &Path, take: &mut dyn FnMut(Stored)) -> Result<RunHeader, String> {
     let named = |name: &str, e: &dyn std::fmt::Display| format!("{}: {e}", dir.join(name).display());
     let text = fs::read_to_string(dir.join("run.json")).map_err(|e| named("run.json", &e))?;
     let header: RunHeader = serde_json::from_str(&text).map_err(|e| named("run.json", &e))?;
-    if header.version != VERSION {
-        let other = header.version;
-        return Err(named("run.json", &format_args!("of version {other}, this program reads version {VERSION}")));
+    if !(OLDEST_VERSION..=VERSION).contains(&header.version) {
+        let why = format!(
+            "of version {}, this program reads version {VERSION}: use the program that wrote it",
+            header.version
+        );
+        return Err(named("run.json", &why));
     }
     let file = File::open(dir.join("seeds.jsonl")).map_err(|e| named("seeds.jsonl", &e))?;
     for (n, line) in io::BufReader::new(file).lines().enumerate() {
-        match serde_json::from_str::<Failed>(&line.map_err(|e| named("seeds.jsonl", &e))?) {
-            Ok(stored) => take(stored.report),
+        match serde_json::from_str::<Stored>(&line.map_err(|e| named("seeds.jsonl", &e))?) {
+            Ok(stored) => take(stored),
             // The last line of a run that was killed may be cut short.
             Err(e) if e.is_eof() => break,
             Err(e) => return Err(named(&format!("seeds.jsonl line {}", n + 1), &e)),
@@ -234,31 +298,14 @@ pub fn read_run(dir: &Path, take: &mut dyn FnMut(SeedReport)) -> Result<RunHeade
 /// The failures of a run, in the order they were found.
 ///
 /// # Errors
-/// A sentence for people: the run is of another version, or its files are unreadable.
-pub fn failures(root: &Path, id: &str) -> Result<Vec<Failed>, String> {
-    let dir = root.join(id);
-    let read = |name: &str| fs::read_to_string(dir.join(name)).map_err(|e| format!("run {id}: {name}: {e}"));
-    let header: RunHeader = serde_json::from_str(&read("run.json")?).map_err(|e| format!("run {id}: run.json: {e}"))?;
-    if header.version != VERSION {
-        return Err(format!(
-            "run {id} is of version {}, this program reads version {VERSION}: use the program that wrote it",
-            header.version
-        ));
-    }
+/// As [`read_run`].
+pub fn failures(dir: &Path) -> Result<Vec<Stored>, String> {
     let mut failed = Vec::new();
-    for (n, line) in read("seeds.jsonl")?.lines().enumerate() {
-        match serde_json::from_str::<Failed>(line) {
-            Ok(f) if f.report.verdict.is_failure() => failed.push(f),
-            Ok(_) => {}
-            // The last line of a run that was killed may be cut short.
-            Err(e) => {
-                if e.is_eof() {
-                    break;
-                }
-                return Err(format!("run {id}: seeds.jsonl line {}: {e}", n + 1));
-            }
+    read_run(dir, &mut |stored| {
+        if stored.report.verdict.is_failure() {
+            failed.push(stored);
         }
-    }
+    })?;
     Ok(failed)
 }
 
@@ -268,8 +315,9 @@ mod tests {
 
     use super::*;
 
-    fn at(second: i64) -> jiff::Timestamp {
-        jiff::Timestamp::from_second(1_700_000_000 + second).unwrap()
+    fn at(second: i64) -> Start {
+        let now = jiff::Timestamp::from_second(1_700_000_000 + second).unwrap();
+        Start { command: vec!["run".into()], now, shard: None }
     }
 
     fn task(seed: u64) -> Task {
@@ -280,42 +328,68 @@ mod tests {
     fn keeps_failures_for_replay() {
         let tmp = tempfile::tempdir().unwrap();
         let root = tmp.path().join(".streamproof/runs");
-        let mut run = Run::create(&root, vec!["run".into()], at(0)).unwrap();
+        let mut run = Run::create(&root, 9, at(0)).unwrap();
         let mut totals = Totals::default();
         for (seed, verdict) in [(0, Verdict::Pass), (1, Verdict::Unsafe), (2, Verdict::Inconclusive)] {
             let report = SeedReport::unfinished("smoke", seed, verdict, "why");
             run.add(&task(seed), &report).unwrap();
             totals.add(&report);
         }
-        let id = run.id.clone();
-        assert_eq!(id, "20231114T221320Z");
-        run.finish(&totals.summary(5, false, 10)).unwrap();
-        let failed = failures(&root, &id).unwrap();
+        assert_eq!(run.name(), "20231114T221320Z");
+        let dir = run.dir().to_owned();
+        run.seeds.flush().unwrap();
+        assert!(ended(&dir).is_none());
+        run.finish(&totals.summary(5, Some(Stopped::Failures), 10)).unwrap();
+        let failed = failures(&dir).unwrap();
         assert_eq!(failed.iter().map(|f| f.task.seed).collect::<Vec<_>>(), [1]);
+        let ended = ended(&dir).unwrap();
+        assert_eq!((ended.wall_ms, ended.stopped), (5, Some(Stopped::Failures)));
         assert_eq!(fs::read_to_string(tmp.path().join(".streamproof/.gitignore")).unwrap(), "*\n");
     }
 
     #[test]
     fn two_runs_in_one_second_have_two_names_and_old_ones_go() {
         let tmp = tempfile::tempdir().unwrap();
-        let first = Run::create(tmp.path(), vec![], at(0)).unwrap();
-        let second = Run::create(tmp.path(), vec![], at(0)).unwrap();
-        assert_ne!(first.id, second.id);
-        for i in 1..=KEEP as i64 {
-            Run::create(tmp.path(), vec![], at(i)).unwrap();
+        let first = Run::create(tmp.path(), 3, at(0)).unwrap().name();
+        let second = Run::create(tmp.path(), 3, at(0)).unwrap().name();
+        assert_ne!(first, second);
+        for i in 1..=3 {
+            Run::create(tmp.path(), 3, at(i)).unwrap();
         }
         let ids = ids(tmp.path()).unwrap();
-        assert_eq!(ids.len(), KEEP);
-        assert!(!ids.contains(&first.id));
+        assert_eq!(ids.len(), 3);
+        assert!(!ids.contains(&first));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_stays_however_old() {
+        let tmp = tempfile::tempdir().unwrap();
+        let old = Run::create(tmp.path(), 1, at(0)).unwrap();
+        let new = Run::create(tmp.path(), 1, at(1)).unwrap();
+        assert_eq!(ids(tmp.path()).unwrap(), [old.name(), new.name()]);
+        drop((old, new));
+        let last = Run::create(tmp.path(), 1, at(2)).unwrap();
+        assert_eq!(ids(tmp.path()).unwrap(), [last.name()]);
+    }
+
+    #[test]
+    fn a_folder_of_the_users_must_be_empty() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("shards/3");
+        let run = Run::create_at(&dir, at(0)).unwrap();
+        assert_eq!(run.name(), dir.display().to_string());
+        drop(run);
+        let error = Run::create_at(&dir, at(1)).unwrap_err();
+        assert!(error.to_string().starts_with("it is not empty"), "{error}");
     }
 
     #[test]
     fn a_run_of_another_version_is_refused() {
         let tmp = tempfile::tempdir().unwrap();
-        let run = Run::create(tmp.path(), vec![], at(0)).unwrap();
+        let run = Run::create(tmp.path(), 9, at(0)).unwrap();
         let path = run.dir().join("run.json");
-        fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 9")).unwrap();
-        let error = failures(tmp.path(), &run.id).unwrap_err();
-        assert!(error.contains("is of version 9, this program reads version 1"), "{error}");
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"version\": 2", "\"version\": 9")).unwrap();
+        let error = failures(run.dir()).unwrap_err();
+        assert!(error.contains("of version 9, this program reads version 2"), "{error}");
     }
 }

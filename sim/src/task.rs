@@ -71,7 +71,8 @@ impl Task {
             Source::Scenario(name) => name,
             Source::Job { .. } => "job",
             Source::Plan(_) => "plan",
-            Source::Schedule { .. } => "regressions",
+            Source::Schedule { plan, .. } if plan.starts_with(crate::regressions::DIR) => "regressions",
+            Source::Schedule { .. } => "plan",
             Source::Capsule(_) => "capsule",
             Source::Inline { plan, .. } => &plan.scenario,
         }

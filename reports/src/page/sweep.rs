@@ -136,7 +136,7 @@ impl SweepBuilder {
             bins[((ms / bin_ms) as usize).min(BINS - 1)] += 1;
         }
         Sweep {
-            summary: self.totals.summary(wall_ms, false, 0),
+            summary: self.totals.summary(wall_ms, None, 0),
             runs,
             signatures,
             faults: self.faults,

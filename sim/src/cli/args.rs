@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scenarios::plan::Family;
 
+use crate::selection::Shard;
+
 /// Runs a streaming job through seeded disasters on a real broker and processor, and checks every committed window.
 #[derive(Debug, Parser)]
 #[command(
@@ -16,7 +18,9 @@ use scenarios::plan::Family;
     after_help = "Without a verb, `run` is meant; without a scenario, the main job: every scenario, the flights and \
                   the canaries.\n\nExit codes: 0 pass, 1 streamproof failed, 2 usage, 4 nothing selected, 10 safety \
                   violated, 11 not live, 12 system panicked, 13 not deterministic, 14 inconclusive, 15 rare states \
-                  not reached, 16 canary not caught, 130 interrupted."
+                  not reached, 16 canary not caught, 130 interrupted.\n\nA setting is an option of `run` on the command \
+                  line, else a variable such as STREAMPROOF_JOBS, else a line of streamproof.toml in the chosen profile, \
+                  else in [profile.default]; `streamproof run --show-config` shows them all."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -54,6 +58,8 @@ pub enum Verb {
     Serve(ServeArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+    /// Print a manual page, or write them all
+    Man(ManArgs),
     /// The worker process of a supervisor; not for people
     #[command(name = crate::task::WORKER_VERB, hide = true)]
     Worker,
@@ -66,6 +72,18 @@ pub enum Format {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// How a run's outcome is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RunFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+    /// For people, then at most ten annotations, the worst failures first
+    Github,
 }
 
 /// A job of the user's own, with its events.
@@ -90,19 +108,36 @@ pub struct FaultArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FamilySet(pub BTreeSet<String>);
 
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Every option is a setting too: STREAMPROOF_MAX_FAIL is --max-fail, and so is `max-fail` in \
+                        streamproof.toml. That file is looked for here and in the folders above:\n\n  [profile.default]\n  \
+                        jobs = 4\n\n  [profile.nightly]\n  scenarios = [\"swarm\"]\n  for = \"4h\"\n\nThe command line wins, \
+                        then a variable, then the profile, then the default profile.\n\nExamples:\n  streamproof run swarm \
+                        --seeds 2000\n  streamproof run swarm --for 10m --max-fail 1\n  streamproof run --seed \
+                        \"$(git rev-parse HEAD)\" --format github\n  streamproof run swarm --seeds 1000000 --shard 3/20 \
+                        --run-dir shards/3\n  streamproof run plan.json --seeds 100")]
 pub struct RunArgs {
-    /// Scenarios, as `streamproof list scenarios` names them; none means the main job
-    #[arg(value_name = "SCENARIO")]
+    /// Scenarios, as `streamproof list scenarios` names them, or plan files; none means the main job
+    #[arg(value_name = "SCENARIO|PLAN.json")]
     pub scenarios: Vec<String>,
     #[command(flatten)]
     pub job: JobArgs,
-    /// First seed, decimal or 0x hexadecimal
-    #[arg(long, value_name = "N|0x…", value_parser = seed)]
-    pub seed: Option<u64>,
-    /// Seeds of each scenario [default: 200; fixed for each scenario in the main job]
+    /// First seed: decimal, 0x hexadecimal, or a commit's whole hash, of which the first 15 digits count
+    #[arg(long, value_name = "N|0x…|COMMIT", value_parser = seed, default_value = "0")]
+    pub seed: u64,
+    /// Seeds of each scenario, or schedules of each plan [default: 200, or 20 schedules; fixed for each scenario in the
+    /// main job; with --for as many as there is time for]
     #[arg(long, value_name = "COUNT")]
     pub seeds: Option<u64>,
+    /// Start no more seeds after this time, such as `90s`, `10m` or `4h`; scenarios take turns
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// Run one part of COUNT, from 1/COUNT to COUNT/COUNT; `report --merge` puts them together
+    #[arg(long, value_name = "INDEX/COUNT", value_parser = shard)]
+    pub shard: Option<Shard>,
+    /// Stop after so many failing seeds; 0 never stops
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub max_fail: usize,
     /// Worker processes [default: one a core]
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<usize>,
@@ -115,9 +150,24 @@ pub struct RunArgs {
     /// Also write the outcome as JUnit's XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    /// Keep the run in this folder, which must be new or empty [default: .streamproof/runs/ID]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Runs that stay in .streamproof/runs; the oldest go
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = keep)]
+    pub keep_runs: usize,
     /// How stdout is written
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: RunFormat,
+    /// Read settings from this file [default: streamproof.toml here, or in the nearest folder above]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The profile of the file [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Print every setting with its value and where it comes from, and run nothing
+    #[arg(long)]
+    pub show_config: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -141,7 +191,7 @@ pub struct ListArgs {
 /// A failure, or anything else that can be run.
 #[derive(Debug, Args)]
 pub struct WhichArgs {
-    /// A run of `.streamproof/runs` (all its failures), SCENARIO/SEED, a seed that failed in the last run, a plan file, or
+    /// A run of `.streamproof/runs` or its folder (all its failures), SCENARIO/SEED, a seed that failed in the last run, a plan file, or
     /// a capsule
     #[arg(value_name = "RUN|SEED|PLAN.json|CAPSULE")]
     pub what: String,
@@ -224,8 +274,9 @@ pub struct ExplainArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The file needs no network and nothing beside it. A run's report holds its figures and its first failures; \
-                        with --merge several runs, such as the shards of one sweep, become one.\n\nExamples:\n  streamproof \
+    after_help = "The file needs no network and nothing beside it. A run's report holds its figures and its first failures. \
+                        With --merge several runs become one: its summary and failures are on stdout, and the exit code \
+                        is that of one run of them all. Shards must all be there (else exit code 1).\n\nExamples:\n  streamproof \
                         report 20261122T205500Z --open\n  streamproof report swarm/41 --output swarm-41.html\n  streamproof \
                         report shards/*/ --merge --output nightly.html"
 )]
@@ -236,6 +287,12 @@ pub struct ReportArgs {
     /// Put several runs together, as shards of one
     #[arg(long)]
     pub merge: bool,
+    /// With --merge: also write the outcome as JUnit's XML
+    #[arg(long, value_name = "FILE", requires = "merge")]
+    pub junit: Option<PathBuf>,
+    /// With --merge: how stdout is written
+    #[arg(long, value_enum, default_value_t, requires = "merge")]
+    pub format: RunFormat,
     /// Also write the first failure as Chrome's trace events, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub perfetto: Option<PathBuf>,
@@ -476,11 +533,30 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  streamproof man | man -l -\n  streamproof man run\n  streamproof man --dir \
+                        /usr/local/share/man/man1")]
+pub struct ManArgs {
+    /// The verb whose page is printed; none means that of the program
+    #[arg(value_name = "VERB", conflicts_with = "dir")]
+    pub verb: Option<String>,
+    /// Write every page into this folder
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Hexadecimal digits of a commit that make a seed: 60 bits leave room for the seeds after it.
+const COMMIT_DIGITS: usize = 15;
+
 /// A seed as people write it.
 ///
 /// # Errors
 /// A sentence that says what a seed is.
 pub fn seed(text: &str) -> Result<u64, String> {
+    // Git's hashes have 40 digits, or 64.
+    if [40, 64].contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return u64::from_str_radix(&text[..COMMIT_DIGITS], 16).map_err(|e| e.to_string());
+    }
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => text.parse(),
@@ -488,7 +564,21 @@ pub fn seed(text: &str) -> Result<u64, String> {
     // `+5` parses as a number, but nobody writes a seed so.
     match parsed {
         Ok(seed) if !text.contains('+') => Ok(seed),
-        _ => Err("a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x".into()),
+        _ => Err(
+            "a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x, or a commit's whole hash"
+                .into(),
+        ),
+    }
+}
+
+fn shard(text: &str) -> Result<Shard, String> {
+    text.parse()
+}
+
+fn keep(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("give a number of runs from 1 to 1000000".into()),
     }
 }
 
@@ -543,7 +633,7 @@ mod tests {
     fn no_verb_means_run() {
         let cli = Cli::try_parse_from(["streamproof", "swarm", "--seeds", "3", "--seed", "0xff"]).unwrap();
         assert!(cli.verb.is_none());
-        assert_eq!((cli.run.scenarios, cli.run.seeds, cli.run.seed), (vec!["swarm".into()], Some(3), Some(255)));
+        assert_eq!((cli.run.scenarios, cli.run.seeds, cli.run.seed), (vec!["swarm".into()], Some(3), 255));
         let cli = Cli::try_parse_from(["streamproof", "run", "smoke"]).unwrap();
         assert!(matches!(cli.verb, Some(Verb::Run(run)) if run.scenarios == ["smoke"]));
     }
@@ -561,6 +651,7 @@ mod tests {
     fn seeds_are_decimal_or_hexadecimal() {
         assert_eq!(seed("0xFf"), Ok(255));
         assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(seed("a6d7de8aa0c3f1b2a6d7de8aa0c3f1b2a6d7de8a"), Ok(0xa6d_7de8_aa0c_3f1b));
         for nonsense in ["", "banana", "-1", "+5", "1.5", "0x", "0xg", "18446744073709551616"] {
             assert!(seed(nonsense).is_err(), "{nonsense}");
         }

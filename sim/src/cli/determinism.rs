@@ -49,7 +49,7 @@ pub fn run(args: DeterminismArgs) -> Result<Exit, Refusal> {
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
     let children = children(&tasks, &interrupt)?;
     let mut planner = Planner::default();
-    let bar = out::bar(tasks.len() as u64);
+    let bar = out::bar(Some(tasks.len() as u64));
     let (mut exit, mut same, mut runs) = (Exit::Pass, 0_u64, 0_u64);
     for task in &tasks {
         if interrupt.is_set() {

@@ -87,7 +87,7 @@ pub fn capsule_at(named: &Named, options: &Options, interrupt: &Interrupt) -> Re
     if let Source::Capsule(path) = &named.task.source {
         return at(path);
     }
-    let stored = named.run.as_ref().and_then(|id| crate::store::capsule(id, &named.task));
+    let stored = named.run.as_ref().and_then(|run| crate::store::capsule(run, &named.task));
     if let Some(path) = stored {
         let (capsule, path) = at(&path)?;
         eprintln!("{}", capsule.expectation());

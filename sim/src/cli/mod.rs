@@ -9,23 +9,29 @@ mod check;
 mod determinism;
 mod explain;
 mod list;
+mod man;
+mod merge;
 mod model;
 mod out;
+mod outcome;
 mod regress;
 mod replay;
 mod report;
 mod run;
 mod serve;
+mod settings;
 mod shrink;
 pub mod suggest;
+mod tally;
 mod which;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::exit::Exit;
 use args::{Cli, Verb};
+use settings::{Parsed, Stop};
 
 /// Why a request is not carried out: a sentence for people, and the exit code.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,9 +56,21 @@ impl Refusal {
 
 /// Of the process: parses the command line, runs the verb, returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let variables = std::env::vars().filter(|(name, _)| name.starts_with(settings::PREFIX)).collect();
+    let cwd = std::env::current_dir().unwrap_or_default();
+    let Parsed { cli, settings, warnings } = match settings::parse(std::env::args_os().collect(), &variables, &cwd) {
+        Ok(parsed) => parsed,
+        Err(Stop::Clap(e)) => e.exit(),
+        Err(Stop::Refused(why)) => {
+            eprintln!("error: {why}");
+            return Exit::Usage.into();
+        }
+    };
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
     let outcome = match cli.verb.unwrap_or(Verb::Run(cli.run)) {
-        Verb::Run(args) => run::run(args),
+        Verb::Run(args) => run::run(args, &settings),
         Verb::List(args) => list::run(args),
         Verb::Replay(args) => replay::run(args),
         Verb::Shrink(args) => shrink::run(args),
@@ -68,6 +86,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(args.shell, &mut Cli::command(), "streamproof", &mut std::io::stdout());
             Ok(Exit::Pass)
         }
+        Verb::Man(args) => man::run(&args),
         Verb::Worker => Ok(crate::worker::main()),
     };
     outcome

@@ -29,13 +29,17 @@ pub fn notes(notes: &[String]) {
     }
 }
 
-/// A bar on stderr, if that is a terminal; else nothing is drawn.
-pub fn bar(length: u64) -> ProgressBar {
+/// A bar on stderr, if that is a terminal; else nothing is drawn. Without a length, only what is done is counted.
+pub fn bar(length: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
+        return ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden());
     }
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds  {msg}  {elapsed} (left {eta})") {
+    let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
+    let template = match length {
+        Some(_) => "{bar:40} {pos}/{len} seeds  {msg}  {elapsed} (left {eta})",
+        None => "{spinner} {pos} seeds  {msg}  {elapsed}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::args::{
     Format, RegressAddArgs, RegressArgs, RegressListArgs, RegressPruneArgs, RegressRunArgs, RegressVerb,
 };
-use super::run::{next, options};
+use super::outcome::next;
+use super::run::options;
 use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;

@@ -3,7 +3,8 @@
 use reports::{SeedReport, Verdict, json_line, story};
 
 use super::args::{Format, ReplayArgs};
-use super::run::{failure_line, next, options};
+use super::outcome::{failure_line, next};
+use super::run::options;
 use super::which::{self, Named};
 use super::{Refusal, out};
 use crate::exit::Exit;

@@ -7,13 +7,14 @@ use reports::{Case, SweepBuilder};
 
 use super::args::{JobArgs, ReportArgs, WhichArgs};
 use super::explain::{capsule_at, told};
+use super::merge::Merged;
 use super::run::options;
 use super::{Refusal, out, which};
 use crate::capsule::Capsule;
 use crate::exit::Exit;
 use crate::explain;
 use crate::interrupt::Interrupt;
-use crate::store::{self, RunHeader};
+use crate::store::{self, RunHeader, Stored};
 use crate::task::quote;
 
 /// Failures of a run that are drawn: one of each kind says more than many alike, and each is a few megabytes.
@@ -25,19 +26,21 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     if runs.len() > 1 && !args.merge {
         return Err(Refusal::usage("several runs make one report with --merge"));
     }
+    if args.merge && (runs.is_empty() || !rest.is_empty()) {
+        let other = rest.first().map_or_else(|| "nothing".to_owned(), |what| format!("`{what}`"));
+        return Err(Refusal::usage(format!("--merge puts runs together, and {other} is no run")));
+    }
     let mut builder = SweepBuilder::default();
-    let (mut headers, mut pictures, mut wall_ms) = (Vec::new(), Vec::new(), 0);
+    let (mut merged, mut pictures) = (Merged::default(), Vec::new());
     for dir in &runs {
-        let (header, wall) = add_run(dir, &mut builder)?;
-        wall_ms += wall;
-        headers.push(header);
+        merged.add(dir, &mut builder)?;
         for path in store::capsules(dir) {
             if pictures.len() < MAX_PICTURES {
                 pictures.push(picture(&Capsule::read(&path).map_err(Refusal::usage)?, &path));
             }
         }
     }
-    if let ([dir], [header]) = (&runs[..], &headers[..]) {
+    if let ([dir], [header]) = (&runs[..], &merged.headers[..]) {
         compare(dir, header, &mut builder);
     }
     let mut beside = None;
@@ -55,23 +58,28 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
         ([], Some(capsule)) => capsule.with_extension("html"),
         _ => PathBuf::from(".streamproof/report.html"),
     });
-    let title = match (&headers[..], &pictures[..]) {
+    let title = match (&merged.headers[..], &pictures[..]) {
         ([header], _) => format!("streamproof run {}", header.id),
         ([], [one]) => format!("streamproof {}", one.name),
         ([], many) => format!("streamproof, {} runs", many.len()),
         (many, _) => format!("streamproof, {} runs together", many.len()),
     };
-    let names = headers.into_iter().map(|h| (h.id, format!("streamproof {}", h.command.join(" ")))).collect();
-    let sweep = (!runs.is_empty()).then(|| builder.sweep(names, wall_ms));
+    let names = merged.headers.iter().map(|h| (h.id.clone(), format!("streamproof {}", h.command.join(" ")))).collect();
+    let sweep = (!runs.is_empty()).then(|| builder.sweep(names, merged.wall_ms));
     let html = page::render(&title, sweep.as_ref(), &pictures);
     write(&output, &html).map_err(|e| Refusal::failed(format!("{}: {e}", output.display())))?;
-    out::line(&output.display().to_string());
+    // With --merge the outcome is what stdout is for.
+    let say = |path: &Path| match args.merge {
+        true => eprintln!("{}", path.display()),
+        false => out::line(&path.display().to_string()),
+    };
+    say(&output);
     if let Some(path) = &args.perfetto {
         let Some(first) = pictures.first() else {
             return Err(Refusal::nothing("there is no failure to write for Perfetto"));
         };
         write(path, &page::perfetto(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
-        out::line(&path.display().to_string());
+        say(path);
     }
     if args.open {
         let opened = std::process::Command::new("xdg-open").arg(&output).status();
@@ -79,7 +87,7 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
             eprintln!("warning: failed to open it: is xdg-open there?");
         }
     }
-    Ok(Exit::Pass)
+    Ok(if args.merge { merged.tell(&args) } else { Exit::Pass })
 }
 
 fn write(path: &Path, html: &str) -> std::io::Result<()> {
@@ -89,13 +97,6 @@ fn write(path: &Path, html: &str) -> std::io::Result<()> {
     std::fs::write(path, html)
 }
 
-fn add_run(dir: &Path, builder: &mut SweepBuilder) -> Result<(RunHeader, u64), Refusal> {
-    let header = store::read_run(dir, &mut |report| builder.add(&report)).map_err(Refusal::usage)?;
-    let (wall_ms, canaries) = store::figures(dir);
-    builder.canaries(canaries);
-    Ok((header, wall_ms))
-}
-
 /// With the newest earlier run of the same command, if it is kept.
 fn compare(dir: &Path, header: &RunHeader, builder: &mut SweepBuilder) {
     let Some(root) = dir.parent() else { return };
@@ -103,9 +104,9 @@ fn compare(dir: &Path, header: &RunHeader, builder: &mut SweepBuilder) {
     let earlier = ids.into_iter().rev().filter(|id| *id < header.id);
     for id in earlier {
         let mut reports = Vec::new();
-        let failing = &mut |report: reports::SeedReport| {
-            if report.verdict.is_failure() {
-                reports.push(report);
+        let failing = &mut |stored: Stored| {
+            if stored.report.verdict.is_failure() {
+                reports.push(stored.report);
             }
         };
         if store::read_run(&root.join(&id), failing).is_ok_and(|before| before.command == header.command) {

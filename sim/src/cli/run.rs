@@ -1,21 +1,26 @@
 //! `streamproof run`: scenarios over seeds, in worker processes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use reports::story::{Next, Smaller};
-use reports::{SeedReport, Totals, Verdict, ci, json_line, story};
-use scenarios::Entry;
+use reports::summary::Stopped;
+use reports::{SeedReport, Verdict, json_line};
 use scenarios::catalogue;
 
-use super::args::{Format, RunArgs};
+use super::args::{RunArgs, RunFormat};
+use super::outcome::{Enough, Outcome};
+use super::settings::{self, Setting};
+use super::tally::Tally;
 use super::{Refusal, out, suggest};
 use crate::canary;
+use crate::capsule::is_capsule;
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
-use crate::plans::{FLIGHTS, Planner};
+use crate::plans::{FLIGHTS, Planner, read_plan};
 use crate::regressions::{self, Regression};
+use crate::runner::TAILS;
+use crate::selection::{Lane, Selection, Shard};
 use crate::shrink::{self, End, Order, Reach};
 use crate::store;
 use crate::supervisor::{self, Capsules, Finished, Options};
@@ -49,33 +54,49 @@ const MAIN_JOB: &[(&str, u64)] = &[
 ];
 
 const DEFAULT_SEEDS: u64 = 200;
-/// Failing seeds after which a run stops: more of them rarely say more.
-const MAX_FAILURES: usize = 5;
+/// With a time limit a turn of the main job's scenario is one in so many of its seeds.
+const TURNS: u64 = 20;
 /// Failures whose faults are tried at the end of a run, and how long each.
 const QUICK_FAILURES: usize = 2;
 const QUICK_BUDGET: Duration = Duration::from_secs(5);
-/// Seeds of a scenario from which on its rare states must have been reached.
-const REACH_SEEDS: u64 = 200;
 
-pub fn run(args: RunArgs) -> Result<Exit, Refusal> {
-    let mut tasks = select(&args)?;
-    // With --seeds 0 the main job is its kept plans alone.
-    if args.scenarios.is_empty() && args.job.job.is_none() {
-        tasks.splice(0..0, regressions()?);
+/// `settings` are all of the verb, for `--show-config`.
+pub fn run(args: RunArgs, settings: &[Setting]) -> Result<Exit, Refusal> {
+    if args.show_config {
+        return Ok(show(args.format, settings));
     }
-    if tasks.is_empty() {
-        return Err(Refusal::nothing("--seeds 0 selects nothing"));
+    let selection = select(&args)?;
+    if selection.total() == 0 {
+        return Err(Refusal::nothing(match args.shard {
+            Some(shard) => format!("shard {shard} has no seed: there are fewer seeds than shards"),
+            None => "--seeds 0 selects nothing".to_owned(),
+        }));
     }
     let options = options(args.jobs)?;
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
-    eprintln!("{}", headline(&args, &tasks, options.jobs));
-    let mut session = Session::new(args.format, &tasks);
+    eprintln!("{}", headline(&args, &selection, options.jobs));
+    let mut session = Session::new(&args, &selection)?;
     let sweep = Options { capsules: session.capsules(), ..options.clone() };
-    let outcome = supervisor::run(tasks.into_iter(), &sweep, &interrupt, |finished| session.take(finished));
+    let deadline = args.limit.map(|limit| session.started + limit);
+    let tasks = selection.tasks().take_while(|_| deadline.is_none_or(|at| Instant::now() < at));
+    let outcome = supervisor::run(tasks, &sweep, &interrupt, |finished| session.take(finished));
     outcome.map_err(|e| Refusal::failed(format!("failed to run the {e}")))?;
-    let quick = !args.no_shrink && args.format == Format::Text && !interrupt.is_set();
+    let stopped = session.stopped(&interrupt);
+    let quick = !args.no_shrink && args.format != RunFormat::Json && !interrupt.is_set();
     let enough = if quick { session.enough_faults(&options, &interrupt) } else { BTreeMap::new() };
-    Ok(session.end(interrupt.is_set(), &enough, args.junit.as_deref()))
+    Ok(session.end(stopped, &enough, args.junit.as_deref()))
+}
+
+fn show(format: RunFormat, settings: &[Setting]) -> Exit {
+    match format {
+        RunFormat::Json => {
+            for Setting { name, value, origin } in settings {
+                out::line(&json_line("setting", &settings::Line { name, value, from: origin.to_string() }));
+            }
+        }
+        RunFormat::Text | RunFormat::Github => out::data(&settings::table(settings)),
+    }
+    Exit::Pass
 }
 
 /// The kept plans, which a main job runs first.
@@ -95,40 +116,80 @@ pub fn options(jobs: Option<usize>) -> Result<Options, Refusal> {
     Ok(Options::new(exe, jobs.unwrap_or(cores)))
 }
 
-/// The tasks of a command line, checked before anything runs.
-fn select(args: &RunArgs) -> Result<Vec<Task>, Refusal> {
-    let faults = args.faults.faults.as_ref().map(|set| set.0.clone());
-    let first = args.seed.unwrap_or(0);
-    let mut tasks = Vec::new();
-    let mut add = |source: Source, seeds: u64| {
-        let last = first.checked_add(seeds.saturating_sub(1));
-        if last.is_none() {
-            return Err(Refusal::usage(format!("{seeds} seeds from {first} go beyond 2^64 - 1")));
+/// What a command line selects, checked before anything runs.
+fn select(args: &RunArgs) -> Result<Selection, Refusal> {
+    let turns = args.limit.is_some();
+    let mut all =
+        Selection { faults: args.faults.faults.as_ref().map(|set| set.0.clone()), turns, ..Selection::default() };
+    // With a time limit there are as many seeds as there is time for.
+    let endless = turns && args.seeds.is_none();
+    if let (true, Some(shard)) = (endless, args.shard) {
+        return Err(Refusal::usage(format!(
+            "--shard {shard} is a part of --seeds: say how many there are, and --for too"
+        )));
+    }
+    let lane = |source: Source, seeds: u64, share: u64| {
+        let count = if endless { u64::MAX - args.seed } else { seeds };
+        match args.seed.checked_add(count.saturating_sub(1)) {
+            Some(_) => Ok(Lane { source, first: args.seed, count, share }),
+            None => Err(Refusal::usage(format!("{seeds} seeds from {} go beyond 2^64 - 1", args.seed))),
         }
-        tasks.extend((0..seeds).map(|i| Task { source: source.clone(), seed: first + i, faults: faults.clone() }));
-        Ok(())
     };
     if let (Some(job), Some(events)) = (&args.job.job, &args.job.events) {
         if let Some(scenario) = args.scenarios.first() {
             return Err(Refusal::usage(format!("give a scenario (`{scenario}`) or --job and --events, not both")));
         }
-        add(Source::Job { job: job.clone(), events: events.clone() }, args.seeds.unwrap_or(DEFAULT_SEEDS))?;
+        let source = Source::Job { job: job.clone(), events: events.clone() };
+        all.lanes.push(lane(source, args.seeds.unwrap_or(DEFAULT_SEEDS), 1)?);
     } else if args.scenarios.is_empty() {
+        // With --seeds 0 the main job is its kept plans alone.
+        all.kept = regressions()?;
         for (name, seeds) in MAIN_JOB {
-            add(Source::Scenario((*name).to_owned()), args.seeds.unwrap_or(*seeds))?;
+            let share = (seeds / TURNS).max(1);
+            all.lanes.push(lane(Source::Scenario((*name).to_owned()), args.seeds.unwrap_or(*seeds), share)?);
         }
     } else {
         for name in &args.scenarios {
-            add(Source::Scenario(scenario(name)?), args.seeds.unwrap_or(DEFAULT_SEEDS))?;
+            match plan(name, args)? {
+                Some(schedules) => all.kept.extend(schedules),
+                None => {
+                    let source = Source::Scenario(scenario(name)?);
+                    all.lanes.push(lane(source, args.seeds.unwrap_or(DEFAULT_SEEDS), 1)?);
+                }
+            }
         }
     }
+    if let Some(shard) = args.shard {
+        all.shard(shard);
+    }
     // A wrong job file is one clear error here, not one a worker.
-    if let Some(task) = tasks.iter().find(|t| matches!(t.source, Source::Job { .. })) {
+    if let Some(lane) = all.lanes.iter().find(|lane| matches!(lane.source, Source::Job { .. })) {
         let mut planner = Planner::default();
-        planner.plan(task).map_err(Refusal::usage)?;
+        let task = Task { source: lane.source.clone(), seed: lane.first, faults: all.faults.clone() };
+        planner.plan(&task).map_err(Refusal::usage)?;
         super::out::notes(planner.notes());
     }
-    Ok(tasks)
+    Ok(all)
+}
+
+/// The schedules of a plan, if a plan's file is named.
+fn plan(name: &str, args: &RunArgs) -> Result<Option<Vec<Task>>, Refusal> {
+    let path = Path::new(name);
+    if !path.is_file() {
+        return match name.ends_with(".json") {
+            true => Err(Refusal::usage(format!("no plan file {name}"))),
+            false => Ok(None),
+        };
+    }
+    if is_capsule(path) {
+        return Err(Refusal::usage(format!("{name} is a capsule: `streamproof replay {}` runs it", quote(name))));
+    }
+    if args.faults.faults.is_some() {
+        return Err(Refusal::usage(format!("--faults is for scenarios: the faults of {name} are in its file")));
+    }
+    let seed = read_plan(path).map_err(Refusal::usage)?.seed;
+    let task = |n| Task { source: Source::Schedule { plan: path.to_owned(), n }, seed, faults: None };
+    Ok(Some((0..args.seeds.unwrap_or(TAILS)).map(task).collect()))
 }
 
 /// A scenario that runs without files of the user's.
@@ -149,76 +210,80 @@ pub fn scenario(name: &str) -> Result<String, Refusal> {
 }
 
 /// The run's options, whole, so that a pasted log can be run again.
-fn headline(args: &RunArgs, tasks: &[Task], jobs: usize) -> String {
-    let mut per_source: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
-    for task in tasks {
-        let (low, high, count) = per_source.entry(task.scenario()).or_insert((u64::MAX, 0, 0));
-        *low = (*low).min(task.seed);
-        *high = (*high).max(task.seed);
-        *count += 1;
-    }
+fn headline(args: &RunArgs, selection: &Selection, jobs: usize) -> String {
     let what = match (args.scenarios.is_empty(), &args.job.job) {
         (_, Some(job)) => format!("job {}", job.display()),
         (true, None) => {
-            let kept = per_source.contains_key("regressions");
-            let first = if kept { "regressions, then " } else { "" };
-            format!("main job: {first}{} scenarios", per_source.len() - usize::from(kept))
+            let first = if selection.kept.is_empty() { "" } else { "regressions, then " };
+            format!("main job: {first}{} scenarios", selection.lanes.len())
         }
         (false, None) => args.scenarios.join(", "),
     };
-    let seeds = match per_source.values().collect::<Vec<_>>()[..] {
-        [(low, high, _)] => format!("seeds {low} to {high}"),
-        _ => format!("{} seeds from {}", tasks.len(), args.seed.unwrap_or(0)),
+    let seeds = match (&selection.lanes[..], args.limit, args.seeds) {
+        (lanes, Some(_), None) if !lanes.is_empty() => format!("seeds from {}", args.seed),
+        ([], ..) => format!("{} schedules", selection.kept.len()),
+        ([lane], ..) if selection.kept.is_empty() => {
+            format!("seeds {} to {}", lane.first, lane.last().unwrap_or(lane.first))
+        }
+        _ => format!("{} seeds from {}", selection.total(), args.seed),
     };
+    let limit = args.limit.map_or_else(String::new, |limit| format!(", for {} s", limit.as_secs_f64()));
+    let shard = args.shard.map_or_else(String::new, |shard| format!(", shard {shard}"));
     let workers = if jobs == 1 { "1 worker".to_owned() } else { format!("{jobs} workers") };
-    format!("{what}; {seeds}; {workers}")
+    format!("{what}; {seeds}{limit}{shard}; {workers}")
 }
 
 /// A run under way: gathers reports, prints them, keeps them in the store.
 struct Session {
-    format: Format,
+    format: RunFormat,
     started: Instant,
-    totals: Totals,
-    failures: Vec<(Task, SeedReport)>,
-    inconclusive: u64,
-    exit: Exit,
-    /// Of each canary: whether it was caught.
-    canaries: BTreeMap<String, bool>,
-    seeds: BTreeMap<String, u64>,
-    /// Of each scenario: seeds with every fault family, and the rare states they reached.
-    reached: BTreeMap<String, (u64, BTreeSet<String>)>,
-    /// Of each scenario: seeds not finished yet.
-    left: BTreeMap<String, u64>,
+    limit: Option<Duration>,
+    max_fail: usize,
+    shard: Option<Shard>,
+    tally: Tally,
+    /// All tasks, and of each scenario those not finished yet, with how many there were.
+    total: u64,
+    left: BTreeMap<String, (u64, u64)>,
     store: Option<store::Run>,
     planner: Planner,
     bar: indicatif::ProgressBar,
 }
 
 impl Session {
-    fn new(format: Format, tasks: &[Task]) -> Self {
-        let mut left: BTreeMap<String, u64> = BTreeMap::new();
-        for task in tasks {
-            *left.entry(task.scenario().to_owned()).or_default() += 1;
-        }
-        let command = std::env::args().skip(1).collect();
-        let store = store::Run::create(&store::root(), command, jiff::Timestamp::now())
-            .inspect_err(|e| eprintln!("warning: this run is not kept: {}: {e}", store::root().display()))
-            .ok();
-        Self {
-            format,
+    fn new(args: &RunArgs, selection: &Selection) -> Result<Self, Refusal> {
+        let header = store::Start {
+            command: std::env::args().skip(1).collect(),
+            now: jiff::Timestamp::now(),
+            shard: args.shard,
+        };
+        let store = match &args.run_dir {
+            // Whoever asked for a folder wants the run there or not at all.
+            Some(dir) => Some(
+                store::Run::create_at(dir, header)
+                    .map_err(|e| Refusal::usage(format!("--run-dir {}: {e}", dir.display())))?,
+            ),
+            None => store::Run::create(&store::root(), args.keep_runs, header)
+                .inspect_err(|e| eprintln!("warning: this run is not kept: {}: {e}", store::root().display()))
+                .ok(),
+        };
+        let total = selection.total();
+        let endless = args.limit.is_some() && args.seeds.is_none();
+        Ok(Self {
+            format: args.format,
             started: Instant::now(),
-            totals: Totals::default(),
-            failures: Vec::new(),
-            inconclusive: 0,
-            exit: Exit::Pass,
-            canaries: BTreeMap::new(),
-            seeds: BTreeMap::new(),
-            reached: BTreeMap::new(),
+            limit: args.limit,
+            max_fail: args.max_fail,
+            shard: args.shard,
+            tally: Tally::default(),
+            total,
+            left: match endless {
+                true => BTreeMap::new(),
+                false => selection.counts().into_iter().map(|(name, n)| (name, (n, n))).collect(),
+            },
             store,
             planner: Planner::default(),
-            left,
-            bar: out::bar(tasks.len() as u64),
-        }
+            bar: out::bar((!endless).then_some(total)),
+        })
     }
 
     fn capsules(&self) -> Capsules {
@@ -229,60 +294,63 @@ impl Session {
     /// Whether to go on.
     fn take(&mut self, finished: Finished) -> bool {
         let Finished { task, mut report, repeated } = finished;
-        self.totals.repeated += u64::from(repeated);
-        let task_name = task.scenario().to_owned();
-        if matches!(task.source, Source::Schedule { .. }) {
-            report.scenario.clone_from(&task_name); // a row of their own, whatever scenarios they come from
-        }
-        *self.seeds.entry(task_name.clone()).or_default() += 1;
-        if task.faults.is_none() {
-            let (seeds, labels) = self.reached.entry(task_name.clone()).or_default();
-            *seeds += 1;
-            labels.extend(report.stats.reached.iter().cloned());
-        }
+        self.tally.totals.repeated += u64::from(repeated);
         self.judge_canary(&task, &mut report);
-        self.totals.add(&report);
-        self.exit = self.exit.worst(Exit::of(report.verdict));
         let kept = self.store.as_mut().map_or(Ok(()), |store| store.add(&task, &report));
         if let Err(e) = kept {
             eprintln!("warning: this run is kept no further: {e}");
             self.store = None;
         }
-        if self.format == Format::Json {
+        if self.format == RunFormat::Json {
             out::line(&json_line("seed", &report));
         }
         match report.verdict {
             Verdict::Inconclusive => {
-                self.inconclusive += 1;
                 let note = report.note.as_deref().unwrap_or("no reason given");
                 self.bar.suspend(|| eprintln!("inconclusive: {}/{}: {note}", task.scenario(), task.seed));
             }
             verdict if verdict.is_failure() => {
                 self.bar.suspend(|| eprintln!("failed: {}/{}: {}", task.scenario(), task.seed, verdict.word()));
                 self.keep_plan(&task);
-                self.failures.push((task, report));
             }
             _ => {}
         }
-        if let Some(left) = self.left.get_mut(task_name.as_str()) {
+        if let Some((left, of)) = self.left.get_mut(task.scenario()) {
             *left -= 1;
             if *left == 0 && self.bar.is_hidden() {
-                eprintln!("{task_name}: {} seeds done", self.seeds.get(&task_name).copied().unwrap_or(0));
+                eprintln!("{}: {of} seeds done", task.scenario());
             }
         }
+        self.tally.add(task, report);
         self.bar.inc(1);
-        self.bar.set_message(match self.failures.len() {
+        self.bar.set_message(match self.tally.failures.len() {
             0 => String::new(),
             n => format!("{n} failed"),
         });
-        self.failures.len() < MAX_FAILURES
+        !self.failed_enough()
+    }
+
+    fn failed_enough(&self) -> bool {
+        self.max_fail > 0 && self.tally.failures.len() >= self.max_fail
+    }
+
+    /// Why the run ended before its last seed, if it did.
+    fn stopped(&self, interrupt: &Interrupt) -> Option<Stopped> {
+        let whole = self.tally.totals.seeds() >= self.total;
+        if interrupt.is_set() {
+            Some(Stopped::Interrupt)
+        } else if self.failed_enough() {
+            Some(Stopped::Failures)
+        } else {
+            self.limit.filter(|limit| !whole && self.started.elapsed() >= *limit).map(|_| Stopped::Time)
+        }
     }
 
     /// A canary's violation by the property that must catch it is what we want to see: it counts as a pass.
     fn judge_canary(&mut self, task: &Task, report: &mut SeedReport) {
         let Some(property) = canary::must_fail(task.scenario()) else { return };
         let caught = canary::caught(report);
-        *self.canaries.entry(task.scenario().to_owned()).or_default() |= caught;
+        self.tally.canary(task.scenario(), caught);
         if caught {
             report.verdict = Verdict::Pass;
             report.failures.clear();
@@ -303,14 +371,14 @@ impl Session {
 
     /// For the first failures of different signatures: a plan with only the faults that are enough, and how many those
     /// are of how many. By failing task.
-    fn enough_faults(&self, options: &Options, interrupt: &Interrupt) -> BTreeMap<String, (PathBuf, u64, u64)> {
+    fn enough_faults(&self, options: &Options, interrupt: &Interrupt) -> BTreeMap<String, Enough> {
         let (mut seen, mut out) = (BTreeSet::new(), BTreeMap::new());
         let Some(store) = &self.store else { return out };
         let new = |(task, report): &&(Task, SeedReport)| {
             let known = report.signatures().first().is_some_and(|s| s.property() != reports::signature::HARNESS);
             known && task.faults.is_none() && report.signatures().first().is_some_and(|s| seen.insert(s.clone()))
         };
-        for (task, _) in self.failures.iter().filter(new).take(QUICK_FAILURES) {
+        for (task, _) in self.tally.failures.iter().filter(new).take(QUICK_FAILURES) {
             let Ok(plan) = Planner::default().plan(task) else { continue };
             let order = Order {
                 plan,
@@ -332,145 +400,38 @@ impl Session {
     }
 
     /// Prints summary, then failures; the exit code.
-    fn end(mut self, interrupted: bool, enough: &BTreeMap<String, (PathBuf, u64, u64)>, junit: Option<&Path>) -> Exit {
+    fn end(mut self, stopped: Option<Stopped>, enough: &BTreeMap<String, Enough>, junit: Option<&Path>) -> Exit {
         self.bar.finish_and_clear();
-        let complete = !interrupted && self.failures.len() < MAX_FAILURES;
-        if complete {
-            if self.canaries.values().any(|caught| !caught) {
-                self.exit = self.exit.worst(Exit::Blind);
-            }
-            for (scenario, label) in not_reached(&self.reached) {
-                eprintln!("not reached: {scenario}: {label}");
-                self.exit = self.exit.worst(Exit::NotReached);
+        // What a whole run must see, its shards see together.
+        if stopped.is_none() && self.shard.is_none() {
+            for line in self.tally.judge_whole() {
+                eprintln!("{line}");
             }
         }
-        if interrupted {
-            self.exit = self.exit.worst(Exit::Interrupted);
-        }
-        self.totals.canaries = std::mem::take(&mut self.canaries);
         let wall_ms = self.started.elapsed().as_millis() as u64;
-        let summary = self.totals.summary(wall_ms, interrupted, self.exit.code());
-        if self.failures.len() >= MAX_FAILURES {
-            eprintln!("stopped after {MAX_FAILURES} failing seeds");
+        let summary = self.tally.summary(wall_ms, stopped);
+        if stopped == Some(Stopped::Failures) {
+            eprintln!("stopped after {} failing seeds: --max-fail allows more", self.max_fail);
         }
-        let stored = self.store.take().and_then(|store| {
-            let id = store.id.clone();
+        let kept = self.store.take().and_then(|store| {
+            let (name, dir) = (store.name(), store.dir().to_owned());
             match store.finish(&summary) {
-                Ok(()) => Some(id),
+                Ok(()) => Some((name, dir)),
                 Err(e) => {
                     eprintln!("warning: this run is not kept whole: {e}");
                     None
                 }
             }
         });
-        self.failures.sort_by(|a, b| (a.0.scenario(), a.0.seed).cmp(&(b.0.scenario(), b.0.seed)));
-        match self.format {
-            Format::Json => {
-                for (task, report) in &self.failures {
-                    out::line(&failure_line(task, report));
-                }
-                out::line(&json_line("summary", &summary));
-            }
-            Format::Text => {
-                out::data(&summary.text());
-                if let (Some(id), false) = (&stored, self.failures.is_empty()) {
-                    out::line(&format!("kept: streamproof replay {id} runs all its failures again"));
-                }
-                for (task, report) in &self.failures {
-                    out::line("");
-                    let replay = task.replay_command();
-                    let mut next = next(task, report);
-                    next.capsule = stored
-                        .as_ref()
-                        .and_then(|id| store::capsule(id, task))
-                        .map(|path| quote(&path.display().to_string()));
-                    if let (Some(smaller), Some((path, few, all))) = (&mut next.smaller, enough.get(&replay)) {
-                        smaller.enough = Some((*few, *all));
-                        let plan = Task { source: Source::Plan(path.clone()), ..task.clone() };
-                        smaller.command = plan.shrink_command();
-                    }
-                    out::data(&story::text(report, &next));
-                }
-            }
-        }
-        self.exit = self.exit.worst(self.tell_ci(&summary, junit));
-        self.exit
-    }
-
-    /// JUnit's file if asked for; annotations and step summary where GitHub runs it.
-    fn tell_ci(&self, summary: &reports::Summary, junit: Option<&Path>) -> Exit {
-        let replays: Vec<String> = self.failures.iter().map(|(task, _)| task.replay_command()).collect();
-        let failing: Vec<ci::Failing<'_>> =
-            self.failures.iter().zip(&replays).map(|((_, report), replay)| ci::Failing { report, replay }).collect();
-        if std::env::var_os("GITHUB_ACTIONS").is_some() {
-            // On stderr: stdout is data, and GitHub reads both.
-            eprint!("{}", ci::annotations(&failing));
-            if let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY") {
-                let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-                let text = ci::step_summary(summary, &failing);
-                if let Err(e) = file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes())) {
-                    eprintln!("warning: no step summary: {e}");
-                }
-            }
-        }
-        match junit.map(|path| (path, std::fs::write(path, ci::junit(summary, &failing)))) {
-            Some((path, Err(e))) => {
-                eprintln!("error: {}: {e}", path.display());
-                Exit::Failed
-            }
-            _ => Exit::Pass,
-        }
-    }
-}
-
-/// Rare states that a scenario must reach and a run, long enough to demand it, did not.
-fn not_reached(reached: &BTreeMap<String, (u64, BTreeSet<String>)>) -> Vec<(&'static str, &'static str)> {
-    let of = |entry: &Entry| {
-        let (seeds, labels) = reached.get(entry.name)?;
-        let missing = entry.rare.iter().filter(|label| !labels.contains(**label));
-        (*seeds >= REACH_SEEDS).then(|| missing.map(|label| (entry.name, *label)).collect::<Vec<_>>())
-    };
-    catalogue::list().iter().filter_map(of).flatten().collect()
-}
-
-/// What can be done about a failure: some have nothing to explain or to make small.
-pub fn next(task: &Task, report: &SeedReport) -> Next {
-    let told = !report.signatures().is_empty();
-    Next {
-        replay: task.replay_command(),
-        explain: told.then(|| task.explain_command()),
-        capsule: None,
-        smaller: told.then(|| Smaller { command: task.shrink_command(), enough: None }),
-    }
-}
-
-/// A failure as a JSON line: the report with the command that replays it.
-pub fn failure_line(task: &Task, report: &SeedReport) -> String {
-    #[derive(serde::Serialize)]
-    struct Line<'a> {
-        #[serde(flatten)]
-        report: &'a SeedReport,
-        replay: String,
-    }
-    json_line("failure", &Line { report, replay: task.replay_command() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_sweep_must_reach_its_rare_states() {
-        let rare = catalogue::find("swarm").unwrap().rare;
-        let last = rare.last().unwrap();
-        let all = rare.iter().map(|label| (*label).to_owned()).collect();
-        let mut reached = BTreeMap::from([("swarm".to_owned(), (REACH_SEEDS, all))]);
-        assert_eq!(not_reached(&reached), []);
-        let (seeds, labels) = reached.get_mut("swarm").unwrap();
-        labels.remove(*last);
-        *seeds -= 1;
-        assert_eq!(not_reached(&reached), []);
-        reached.get_mut("swarm").unwrap().0 = REACH_SEEDS;
-        assert_eq!(not_reached(&reached), [("swarm", *last)]);
+        let told = Outcome {
+            summary: &summary,
+            failures: &self.tally.failures,
+            capsule: &|task| store::capsule(&kept.as_ref()?.1, task),
+            enough,
+            kept: kept.as_ref().map(|(name, dir)| (name.as_str(), dir.as_path())),
+            format: self.format,
+            junit,
+        };
+        self.tally.exit.worst(told.tell())
     }
 }

@@ -85,7 +85,7 @@ pub fn known_property(name: &str) -> Result<(), Refusal> {
 fn default_output(named: &Named) -> PathBuf {
     let task = &named.task;
     match (&named.run, &task.source) {
-        (Some(id), _) => store::plan_path(&store::root().join(id), task).with_extension("shrunk.json"),
+        (Some(run), _) => store::plan_path(run, task).with_extension("shrunk.json"),
         (None, Source::Plan(path) | Source::Capsule(path) | Source::Schedule { plan: path, .. }) => {
             path.with_extension("shrunk.json")
         }

@@ -10,7 +10,7 @@ use super::args::{WhichArgs, seed};
 use super::run::scenario;
 use crate::capsule::{self, Capsule};
 use crate::plans::{self, Planner};
-use crate::store::{self, Failed};
+use crate::store::{self, Stored};
 use crate::task::{Source, Task};
 
 /// Something that ran, or can run.
@@ -19,8 +19,8 @@ pub struct Named {
     pub task: Task,
     /// What its run said, if it is of a stored one.
     pub before: Option<SeedReport>,
-    /// The stored run's id.
-    pub run: Option<String>,
+    /// The folder of the stored run.
+    pub run: Option<PathBuf>,
     /// Whether this build made it, so that it must match bit for bit.
     pub exact: bool,
 }
@@ -28,7 +28,7 @@ pub struct Named {
 impl Named {
     /// Its plan. A stored failure's own plan is taken as it was kept: the generators may have changed since.
     pub fn plan(&self, planner: &mut Planner) -> Result<Plan, Refusal> {
-        let kept = self.run.as_ref().map(|id| store::plan_path(&store::root().join(id), &self.task));
+        let kept = self.run.as_ref().map(|run| store::plan_path(run, &self.task));
         match kept.filter(|path| path.is_file()) {
             Some(path) => plans::read_plan(&path),
             None => planner.plan(&self.task),
@@ -72,6 +72,7 @@ pub fn select(args: &WhichArgs) -> Result<Vec<Named>, Refusal> {
     }
     if let Some((name, number)) = what.split_once('/')
         && !what.ends_with(".json")
+        && store::run_dir(what).is_none()
     {
         if name == "job" {
             return Err(Refusal::usage(format!("`{what}` needs the job's files: give --job and --events")));
@@ -89,24 +90,25 @@ pub fn select(args: &WhichArgs) -> Result<Vec<Named>, Refusal> {
 /// All failures of a stored run, or those of a seed in the newest run that has them.
 fn stored(what: &str) -> Result<Vec<Named>, Refusal> {
     let root = store::root();
-    let ids = store::ids(&root).map_err(|e| Refusal::usage(format!("{}: {e}", root.display())))?;
-    let named = |id: &str, failed: Vec<Failed>| {
-        let one = |f: Failed| Named { task: f.task, before: Some(f.report), run: Some(id.to_owned()), exact: false };
+    let named = |run: &Path, failed: Vec<Stored>| {
+        let run = Some(run.to_owned());
+        let one = |f: Stored| Named { task: f.task, before: Some(f.report), run: run.clone(), exact: false };
         failed.into_iter().map(one).collect::<Vec<_>>()
     };
-    if ids.iter().any(|id| id == what) {
-        let failed = store::failures(&root, what).map_err(Refusal::usage)?;
+    if let Some(dir) = store::run_dir(what) {
+        let failed = store::failures(&dir).map_err(Refusal::usage)?;
         if failed.is_empty() {
             return Err(Refusal::nothing(format!("run {what} has no failure")));
         }
-        return Ok(named(what, failed));
+        return Ok(named(&dir, failed));
     }
+    let ids = store::ids(&root).map_err(|e| Refusal::usage(format!("{}: {e}", root.display())))?;
     if let Ok(number) = seed(what) {
-        for id in ids.iter().rev() {
-            let mut failed = store::failures(&root, id).map_err(Refusal::usage)?;
+        for dir in ids.iter().rev().map(|id| root.join(id)) {
+            let mut failed = store::failures(&dir).map_err(Refusal::usage)?;
             failed.retain(|f| f.task.seed == number);
             if !failed.is_empty() {
-                return Ok(named(id, failed));
+                return Ok(named(&dir, failed));
             }
         }
         return Err(Refusal::usage(format!(
