@@ -12,6 +12,8 @@ const MAX_ANNOTATIONS: usize = 10;
 #[derive(Clone, Copy, Debug)]
 pub struct Failing<'a> {
     pub report: &'a SeedReport,
+    /// Of its scenario: the seed, or which plan and schedule.
+    pub name: &'a str,
     pub replay: &'a str,
 }
 
@@ -40,7 +42,8 @@ pub fn junit(summary: &Summary, failing: &[Failing<'_>]) -> String {
         for one in failing.iter().filter(|one| one.report.scenario == scenario.scenario) {
             let report = one.report;
             let time = report.wall_ms as f64 / 1000.0;
-            let _ = writeln!(w, "    <testcase classname=\"{name}\" name=\"seed {}\" time=\"{time:.3}\">", report.seed);
+            let case = escape(one.name);
+            let _ = writeln!(w, "    <testcase classname=\"{name}\" name=\"{case}\" time=\"{time:.3}\">");
             let (headline, detail) = (escape(&headline(report)), escape(&detail(one)));
             let _ = match report.verdict {
                 Verdict::Inconclusive => writeln!(w, "      <skipped message=\"{headline}\"/>"),
@@ -72,7 +75,7 @@ pub fn annotations(failing: &[Failing<'_>]) -> String {
     worst.sort_by_key(|one| (rank(one.report), one.report.seed));
     let mut out = String::new();
     for one in worst.into_iter().take(MAX_ANNOTATIONS) {
-        let title = format!("{} seed {}: {}", one.report.scenario, one.report.seed, one.report.verdict.word());
+        let title = format!("{} {}: {}", one.report.scenario, one.name, one.report.verdict.word());
         let _ = writeln!(out, "::error title={}::{}", property(&title), data(&detail(one)));
     }
     out
@@ -84,9 +87,9 @@ pub fn step_summary(summary: &Summary, failing: &[Failing<'_>]) -> String {
     for one in failing {
         let _ = writeln!(
             out,
-            "- **{} seed {}**: {} — `{}`",
+            "- **{} {}**: {} — `{}`",
             one.report.scenario,
-            one.report.seed,
+            one.name,
             headline(one.report),
             one.replay
         );
@@ -143,7 +146,7 @@ mod tests {
         let mut totals = Totals::default();
         [&one, &passed].into_iter().for_each(|report| totals.add(report));
         let xml =
-            junit(&totals.summary(1500, None, 10), &[Failing { report: &one, replay: "streamproof replay swarm/41" }]);
+            junit(&totals.summary(1500, None, 10), &[Failing { report: &one, name: "seed 41", replay: "streamproof replay swarm/41" }]);
         insta::assert_snapshot!(xml, @r#"
         <?xml version="1.0" encoding="UTF-8"?>
         <testsuites name="streamproof" tests="2" failures="1" time="1.500">
@@ -163,7 +166,9 @@ mod tests {
     fn ten_annotations_the_worst_first() {
         let all: Vec<SeedReport> =
             (0..12).map(|seed| failing(seed, if seed == 11 { Verdict::Unsafe } else { Verdict::NotLive })).collect();
-        let all: Vec<_> = all.iter().map(|report| Failing { report, replay: "r" }).collect();
+        let names: Vec<String> = (0..12).map(|seed| format!("seed {seed}")).collect();
+        let all: Vec<_> =
+            all.iter().zip(&names).map(|(report, name)| Failing { report, name, replay: "r" }).collect();
         let text = annotations(&all);
         assert_eq!(text.lines().count(), MAX_ANNOTATIONS);
         assert!(text.starts_with("::error title=swarm seed 11%3A safety violated::acked-durable: lost <1>"), "{text}");

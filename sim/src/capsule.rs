@@ -7,7 +7,7 @@
 //!
 //! Guarantees: a capsule is on disk whole or not at all; reading a file of any contents gives a capsule or one sentence, and
 //! never more memory than [`MAX_BYTES`]. It does not promise that another build repeats the run: [`Build::differences`]
-//! says when it must, and otherwise the plan is what the two have in common.
+//! says when it must, and otherwise the plan is what the two have in common ([`Lead`]).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -78,22 +78,36 @@ impl Capsule {
     }
 
     /// # Errors
-    /// A sentence that names the file: no capsule, one of another version, or one that is damaged.
+    /// A sentence that names the file: no capsule, one of another version, one that is damaged, or one whose history only
+    /// the build that made it can read.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let mut file = File::open(path).map_err(|e| named(&e))?;
-        let version = head(&mut file).ok_or_else(|| named(&"this is no capsule"))?;
-        if version != VERSION.to_string() {
-            return Err(named(&format_args!(
-                "a capsule of version {version}, and this program reads version {VERSION}: use the program that wrote it"
-            )));
-        }
-        let unpacked = zstd::Decoder::new(file).map_err(|e| named(&e))?;
-        let text = std::io::BufReader::new(unpacked.take(MAX_BYTES));
-        let capsule: Self =
-            serde_json::from_reader(text).map_err(|e| named(&format_args!("a damaged capsule: {e}")))?;
-        capsule.plan.validate().map_err(|e| named(&e))?;
+        let capsule = unpack::<Self>(path).map_err(|e| match Lead::read(path) {
+            Ok(lead) if !lead.is_of_this_build() => {
+                let (path, commit) = (path.display(), lead.build.commit_text());
+                format!("{path}: made by another build ({commit}), whose history this one cannot read; `replay` runs its plan ({e})")
+            }
+            _ => e,
+        })?;
+        capsule.plan.validate().map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(capsule)
+    }
+}
+
+/// What of a capsule every build can read that reads its plan: all that a replay needs.
+#[derive(Debug, Deserialize)]
+pub struct Lead {
+    pub build: Build,
+    pub plan: Plan,
+    pub report: SeedReport,
+}
+
+impl Lead {
+    /// # Errors
+    /// As [`Capsule::read`], but for the history.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let lead = unpack::<Self>(path)?;
+        lead.plan.validate().map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(lead)
     }
 
     /// Whether this build must repeat the run bit for bit.
@@ -103,24 +117,41 @@ impl Capsule {
 
     /// The same in a sentence.
     pub fn expectation(&self) -> String {
-        let here = Build::current();
-        let differences = here.differences(&self.build);
-        if differences.is_empty() {
-            return format!(
-                "the capsule was made by this build ({}): the run must match bit for bit",
-                self.build.commit_text()
-            );
-        }
-        format!(
-            "the capsule was made by another build ({}, {}; here {}, {}), which differs in {}: only the plan is the same, and the \
-             run may be another one",
-            self.build.commit_text(),
-            self.build.toolchain,
-            here.commit_text(),
-            here.toolchain,
-            differences.join(" and ")
-        )
+        expectation(&self.build)
     }
+}
+
+/// What can be expected of a capsule of that build.
+pub fn expectation(build: &Build) -> String {
+    let here = Build::current();
+    let differences = here.differences(build);
+    if differences.is_empty() {
+        return format!("the capsule was made by this build ({}): the run must match bit for bit", build.commit_text());
+    }
+    format!(
+        "the capsule was made by another build ({}, {}; here {}, {}), which differs in {}: only the plan is the same, and the \
+         run may be another one",
+        build.commit_text(),
+        build.toolchain,
+        here.commit_text(),
+        here.toolchain,
+        differences.join(" and ")
+    )
+}
+
+/// The file's JSON, as much of it as `T` has.
+fn unpack<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let mut file = File::open(path).map_err(|e| named(&e))?;
+    let version = head(&mut file).ok_or_else(|| named(&"this is no capsule"))?;
+    if version != VERSION.to_string() {
+        return Err(named(&format_args!(
+            "a capsule of version {version}, and this program reads version {VERSION}: use the program that wrote it"
+        )));
+    }
+    let unpacked = zstd::Decoder::new(file).map_err(|e| named(&e))?;
+    let text = std::io::BufReader::new(unpacked.take(MAX_BYTES));
+    serde_json::from_reader(text).map_err(|e| named(&format_args!("a damaged capsule: {e}")))
 }
 
 /// Whether the file begins as a capsule does.
@@ -171,10 +202,26 @@ pub(crate) mod tests {
         let again = Capsule::read(&path).unwrap();
         assert_eq!((&again.plan, &again.report, &again.history), (&capsule.plan, &capsule.report, &capsule.history));
         assert_eq!(again.build, Build::current());
-        assert!(again.expectation().contains("bit for bit"), "{}", again.expectation());
+        let lead = Lead::read(&path).unwrap();
+        assert!(lead.is_of_this_build() && lead.plan == capsule.plan);
+        assert!(lead.expectation().contains("bit for bit"), "{}", lead.expectation());
         let other = Build { sources: "0".into(), ..Build::current() };
-        let again = Capsule { build: other, ..again };
-        assert!(again.expectation().contains("only the plan is the same"), "{}", again.expectation());
+        assert!(expectation(&other).contains("only the plan is the same"), "{}", expectation(&other));
+    }
+
+    #[test]
+    fn of_another_builds_history_the_plan_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("later.capsule");
+        let capsule = capsule();
+        let mut later = serde_json::to_value(&capsule).unwrap();
+        later["history"]["of_a_later_day"] = 1.into();
+        later["build"]["sources"] = "0".into();
+        let packed = zstd::encode_all(&serde_json::to_vec(&later).unwrap()[..], LEVEL).unwrap();
+        fs::write(&path, [format!("{MAGIC}{VERSION}\n").into_bytes(), packed].concat()).unwrap();
+        let error = Capsule::read(&path).unwrap_err();
+        assert!(error.contains("made by another build") && error.contains("of_a_later_day"), "{error}");
+        assert_eq!(Lead::read(&path).unwrap().plan, capsule.plan);
     }
 
     #[test]

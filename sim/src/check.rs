@@ -14,7 +14,7 @@ use invariants::{Evidence, Published, SourceRecord};
 use models::JobSpec;
 use serde::Deserialize;
 
-use crate::plans::{DEFAULT_PARTITIONS, read_text};
+use crate::plans::{notes, read_events, read_text};
 
 /// Without a new record for this long, reading a topic is given up.
 const STALLED: Duration = Duration::from_secs(30);
@@ -29,12 +29,15 @@ pub struct Files {
 }
 
 impl Files {
+    /// What they say, and remarks on single rows of the input.
+    ///
     /// # Errors
     /// A sentence that names the file and line.
-    pub fn evidence(&self, job: &JobSpec) -> Result<Evidence<'static>, String> {
+    pub fn evidence(&self, job: &JobSpec) -> Result<(Evidence<'static>, Vec<String>), String> {
         let name = self.input.display().to_string();
         let bytes = std::fs::read(&self.input).map_err(|e| format!("{name}: {e}"))?;
-        let events = models::events::read(job, &name, &bytes, DEFAULT_PARTITIONS as i32).map_err(|e| e.to_string())?;
+        let (events, _) = read_events(job, &name, &bytes)?;
+        let notes = notes(&name, &events);
         let mut input: BTreeMap<i32, Vec<SourceRecord>> = BTreeMap::new();
         for record in events.records {
             let split = input.entry(record.partition).or_default();
@@ -48,7 +51,7 @@ impl Files {
         evidence.late = late;
         evidence.decisions = decisions.map(Cow::Owned);
         evidence.drained = true;
-        Ok(evidence)
+        Ok((evidence, notes))
     }
 }
 

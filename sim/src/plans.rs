@@ -10,7 +10,7 @@ use scenarios::Families;
 use scenarios::Plan;
 use scenarios::catalogue::{self, Event, Input};
 
-use crate::capsule::Capsule;
+use crate::capsule::Lead;
 use crate::task::{Source, Task};
 
 /// The scenario that runs the bundled flights: job A with even seeds, job B with odd ones.
@@ -77,7 +77,7 @@ impl Planner {
             }
             Source::Schedule { plan, n } => Ok(crate::runner::with_tail(&read_plan(plan)?, *n)),
             Source::Inline { plan, .. } => Ok((**plan).clone()),
-            Source::Capsule(path) => Ok(Capsule::read(path)?.plan),
+            Source::Capsule(path) => Ok(Lead::read(path)?.plan),
         }
     }
 
@@ -113,7 +113,7 @@ impl Workload {
         if rows.records.is_empty() {
             return Err(format!("{events_file} holds no events"));
         }
-        let notes = rows.notes.iter().map(|note| format!("{events_file}:{}: {}", note.line, note.message)).collect();
+        let notes = notes(events_file, &rows);
         let events = rows
             .records
             .into_iter()
@@ -144,6 +144,11 @@ pub fn read_events(job: &JobSpec, file: &str, bytes: &[u8]) -> Result<(models::e
     let partitions = named.max(DEFAULT_PARTITIONS as i32);
     let events = models::events::read(job, file, bytes, partitions).map_err(|e| e.to_string())?;
     Ok((events, partitions.unsigned_abs()))
+}
+
+/// What to tell the user about single rows, with their places.
+pub fn notes(file: &str, events: &models::events::Events) -> Vec<String> {
+    events.notes.iter().map(|note| format!("{file}:{}: {}", note.line, note.message)).collect()
 }
 
 /// The families of `--faults`; without the flag, all.

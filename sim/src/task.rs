@@ -78,6 +78,16 @@ impl Task {
         }
     }
 
+    /// How it is called beside others of its scenario: a kept plan has a name of its own, and many schedules.
+    pub fn title(&self) -> String {
+        match &self.source {
+            Source::Schedule { plan, n } => {
+                format!("{} schedule {n}", plan.file_stem().unwrap_or_default().to_string_lossy())
+            }
+            _ => format!("seed {}", self.seed),
+        }
+    }
+
     /// The command that runs exactly this again.
     pub fn replay_command(&self) -> String {
         self.command("replay")

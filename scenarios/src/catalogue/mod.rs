@@ -136,7 +136,7 @@ const fn joined<const N: usize>(a: &[&'static str], b: &[&'static str]) -> [&'st
     all
 }
 
-/// All scenarios, in the order in which the main job runs them.
+/// All scenarios, in the order in which they are listed.
 pub fn list() -> &'static [Entry] {
     &[
         smoke::ENTRY,

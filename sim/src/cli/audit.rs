@@ -45,7 +45,7 @@ pub fn run(args: AuditArgs) -> Result<Exit, Refusal> {
         }
     }
     if args.format == Format::Text {
-        out::line(&format!("{} bugs, {found} of {ranges} ranges found by the right check", bugs.len()));
+        out::line(&format!("bugs: {}; {found} of {ranges} ranges found by the right check", bugs.len()));
     }
     Ok(exit)
 }

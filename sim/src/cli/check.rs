@@ -32,7 +32,9 @@ pub fn run(args: CheckArgs) -> Result<Exit, Refusal> {
         }
         (None, Some(input), Some(output)) => {
             let files = Files { input, output, late: args.late, decisions: args.decisions };
-            files.evidence(&job).map_err(Refusal::usage)?
+            let (evidence, notes) = files.evidence(&job).map_err(Refusal::usage)?;
+            out::notes(&notes);
+            evidence
         }
         (None, ..) => return Err(Refusal::usage("give --input and --output, or --brokers")),
     };

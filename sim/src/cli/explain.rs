@@ -9,7 +9,7 @@ use super::run::options;
 use super::shrink::known_property;
 use super::which::{self, Named};
 use super::{Refusal, out};
-use crate::capsule::Capsule;
+use crate::capsule::{self, Capsule};
 use crate::exit::Exit;
 use crate::explain::{self, Found, Order};
 use crate::interrupt::Interrupt;
@@ -90,7 +90,7 @@ pub fn capsule_at(named: &Named, options: &Options, interrupt: &Interrupt) -> Re
     let stored = named.run.as_ref().and_then(|run| crate::store::capsule(run, &named.task));
     if let Some(path) = stored {
         let (capsule, path) = at(&path)?;
-        eprintln!("{}", capsule.expectation());
+        eprintln!("{}", capsule::expectation(&capsule.build));
         return Ok((capsule, path));
     }
     let path = explain::capsule_path(&named.task);

@@ -90,6 +90,7 @@ impl Merged {
         let told = Outcome {
             summary: &summary,
             failures: &self.tally.failures,
+            undecided: &self.tally.undecided,
             capsule: &capsule,
             enough: &BTreeMap::new(),
             kept: None,

@@ -8,7 +8,7 @@ use models::spec::Function;
 use super::args::ModelArgs;
 use super::{Refusal, out};
 use crate::exit::Exit;
-use crate::plans::{read_events, read_text};
+use crate::plans::{notes, read_events, read_text};
 
 pub fn run(args: ModelArgs) -> Result<Exit, Refusal> {
     let job_file = args.job.display().to_string();
@@ -17,8 +17,7 @@ pub fn run(args: ModelArgs) -> Result<Exit, Refusal> {
     let file = args.events.display().to_string();
     let bytes = std::fs::read(&args.events).map_err(|e| Refusal::usage(format!("{file}: {e}")))?;
     let (events, partitions) = read_events(&job, &file, &bytes).map_err(Refusal::usage)?;
-    let notes: Vec<String> = events.notes.iter().map(|n| format!("{file}:{}: {}", n.line, n.message)).collect();
-    out::notes(&notes);
+    out::notes(&notes(&file, &events));
     if job.aggregate.contains(&Function::Digest) {
         eprintln!(
             "note: digest depends on partitions and offsets: a row's partition is its field `partition`, or that of its \

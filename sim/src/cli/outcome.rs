@@ -20,6 +20,7 @@ pub type Enough = (PathBuf, u64, u64);
 pub struct Outcome<'a> {
     pub summary: &'a Summary,
     pub failures: &'a [(Task, SeedReport)],
+    pub undecided: &'a [(Task, SeedReport)],
     /// Of each failure, if it has one.
     pub capsule: &'a dyn Fn(&Task) -> Option<PathBuf>,
     /// By the command that replays the failure.
@@ -82,9 +83,10 @@ impl Outcome<'_> {
 
     /// JUnit's file if asked for; annotations and step summary where GitHub runs it.
     fn tell_ci(&self) -> Exit {
-        let replays: Vec<String> = self.failures.iter().map(|(task, _)| task.replay_command()).collect();
+        let all = || self.failures.iter().chain(self.undecided);
+        let words: Vec<(String, String)> = all().map(|(task, _)| (task.title(), task.replay_command())).collect();
         let failing: Vec<ci::Failing<'_>> =
-            self.failures.iter().zip(&replays).map(|((_, report), replay)| ci::Failing { report, replay }).collect();
+            all().zip(&words).map(|((_, report), (name, replay))| ci::Failing { report, name, replay }).collect();
         // GitHub reads both. On stderr unless asked for, since stdout is data.
         match self.format {
             RunFormat::Github => out::data(&ci::annotations(&failing)),

@@ -98,7 +98,7 @@ fn list(args: &RegressListArgs) -> Result<Exit, Refusal> {
             continue;
         }
         let found = row.found.map_or_else(String::new, |found| format!(" (found by {found})"));
-        out::line(&format!("{}: {} faults, {} records{found}", row.name, row.faults, row.records));
+        out::line(&format!("{}: faults {}, records {}{found}", row.name, row.faults, row.records));
         for text in [row.refused, row.signature.map(Signature::as_str)].into_iter().flatten() {
             out::line(&format!("    {text}"));
         }

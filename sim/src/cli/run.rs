@@ -426,6 +426,7 @@ impl Session {
         let told = Outcome {
             summary: &summary,
             failures: &self.tally.failures,
+            undecided: &self.tally.undecided,
             capsule: &|task| store::capsule(&kept.as_ref()?.1, task),
             enough,
             kept: kept.as_ref().map(|(name, dir)| (name.as_str(), dir.as_path())),

@@ -18,6 +18,8 @@ pub struct Tally {
     pub totals: Totals,
     /// Failing seeds, in the order they came.
     pub failures: Vec<(Task, SeedReport)>,
+    /// Seeds that came to no verdict.
+    pub undecided: Vec<(Task, SeedReport)>,
     pub exit: Exit,
     /// Of each scenario: seeds with every fault family, and the rare states they reached.
     reached: BTreeMap<String, (u64, BTreeSet<String>)>,
@@ -25,8 +27,8 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let (totals, failures, reached) = Default::default();
-        Self { totals, failures, exit: Exit::Pass, reached }
+        let (totals, failures, undecided, reached) = Default::default();
+        Self { totals, failures, undecided, exit: Exit::Pass, reached }
     }
 }
 
@@ -43,8 +45,10 @@ impl Tally {
         }
         self.totals.add(&report);
         self.exit = self.exit.worst(Exit::of(report.verdict));
-        if report.verdict.is_failure() {
-            self.failures.push((task, report));
+        match report.verdict {
+            Verdict::Inconclusive => self.undecided.push((task, report)),
+            verdict if verdict.is_failure() => self.failures.push((task, report)),
+            _ => {}
         }
     }
 

@@ -8,7 +8,7 @@ use scenarios::Plan;
 use super::Refusal;
 use super::args::{WhichArgs, seed};
 use super::run::scenario;
-use crate::capsule::{self, Capsule};
+use crate::capsule::{self, Lead};
 use crate::plans::{self, Planner};
 use crate::store::{self, Stored};
 use crate::task::{Source, Task};
@@ -48,11 +48,11 @@ pub fn select(args: &WhichArgs) -> Result<Vec<Named>, Refusal> {
         Ok(vec![Named { task: Task { source, seed, faults: faults.clone() }, before: None, run: None, exact: false }])
     };
     if capsule::is_capsule(Path::new(what)) {
-        let capsule = Capsule::read(Path::new(what)).map_err(Refusal::usage)?;
-        eprintln!("{}", capsule.expectation());
-        let (seed, exact) = (capsule.plan.seed, capsule.is_of_this_build());
+        let lead = Lead::read(Path::new(what)).map_err(Refusal::usage)?;
+        eprintln!("{}", lead.expectation());
+        let (seed, exact) = (lead.plan.seed, lead.is_of_this_build());
         let task = Task { source: Source::Capsule(PathBuf::from(what)), seed, faults: None };
-        return Ok(vec![Named { task, before: Some(capsule.report), run: None, exact }]);
+        return Ok(vec![Named { task, before: Some(lead.report), run: None, exact }]);
     }
     if Path::new(what).is_file() {
         let plan = plans::read_plan(Path::new(what)).map_err(Refusal::usage)?;
