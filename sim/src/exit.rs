@@ -54,8 +54,34 @@ impl Exit {
         Exit::Pass,
     ];
 
+    /// All of them, from the worst to the best.
+    pub fn all() -> [Exit; 12] {
+        Self::WORST_FIRST
+    }
+
     pub fn code(self) -> u8 {
         self as u8
+    }
+
+    /// In a sentence, for people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Exit::Pass => "every property held in every run",
+            Exit::Failed => {
+                "streamproof itself failed: a bug in it, a results store that it cannot write, a worker that cannot start, a \
+                 shard that is missing"
+            }
+            Exit::Usage => "the command line, a settings or job file, a plan or a data directory is wrong; nothing was run",
+            Exit::NothingSelected => "the command was right and selected nothing",
+            Exit::Unsafe => "a safety property was violated",
+            Exit::NotLive => "after the faults stopped, the system did not converge within the plan's bound",
+            Exit::Panicked => "a node of the system panicked",
+            Exit::NotDeterministic => "the same plan ran twice and differed",
+            Exit::Inconclusive => "something could not be decided, and nothing failed",
+            Exit::NotReached => "rare states that the run had to reach were not reached",
+            Exit::Blind => "a canary or a planted bug was not caught: the harness is blind",
+            Exit::Interrupted => "interrupted, and nothing had failed by then",
+        }
     }
 
     /// The worse of two outcomes.

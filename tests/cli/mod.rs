@@ -8,6 +8,8 @@ mod refusals;
 mod regresses;
 mod runs;
 mod serves;
+mod settings;
+mod shards;
 mod shrinks;
 
 use std::path::Path;

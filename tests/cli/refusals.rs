@@ -43,14 +43,14 @@ fn nonsense_seed() {
     assert_snapshot!(refused(&["run", "swarm", "--seed", "banana"]), @r#"
     exit 2
     -- stderr
-    error: invalid value 'banana' for '--seed <N|0x…>': a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x
+    error: invalid value 'banana' for '--seed <N|0x…|COMMIT>': a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x, or a commit's whole hash
 
     For more information, try '--help'.
     "#);
     assert_snapshot!(refused(&["run", "swarm", "--seed", "0xfffffffffffffffff"]), @r#"
     exit 2
     -- stderr
-    error: invalid value '0xfffffffffffffffff' for '--seed <N|0x…>': a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x
+    error: invalid value '0xfffffffffffffffff' for '--seed <N|0x…|COMMIT>': a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x, or a commit's whole hash
 
     For more information, try '--help'.
     "#);
@@ -179,7 +179,7 @@ fn replay_of_nothing() {
     assert_snapshot!(refused(&["replay", "swarm/x"]), @r#"
     exit 2
     -- stderr
-    error: `x` is no seed: a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x
+    error: `x` is no seed: a seed is a whole number from 0 to 2^64 - 1, decimal or hexadecimal after 0x, or a commit's whole hash
     "#);
     assert_snapshot!(refused(&["replay", "job/3"]), @r#"
     exit 2

@@ -517,8 +517,8 @@ mod tests {
         assert!(float.contains("profile default: jobs: write a string"), "{float}");
         let flag = Here::new("").with("STREAMPROOF_NO_SHRINK", "yes").refusal("streamproof");
         assert_eq!(flag, "STREAMPROOF_NO_SHRINK: no-shrink: `yes` is neither true nor false");
-        let here = Here::new("").with("STREAMPROOF_JOBZ", "1");
+        let here = Here::new("").with("STREAMPROOF_MAX_FAILS", "1");
         let warnings = here.parse("streamproof").unwrap().warnings;
-        assert_eq!(warnings, ["STREAMPROOF_JOBZ is no setting (did you mean `STREAMPROOF_JOBS`?)"]);
+        assert_eq!(warnings, ["STREAMPROOF_MAX_FAILS is no setting (did you mean `STREAMPROOF_MAX_FAIL`?)"]);
     }
 }

@@ -1,0 +1,150 @@
+//! The book says what the program says: its transcripts run, and its tables are made from the program's own.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use scenarios::catalogue;
+use serde_json::Value;
+use streamproof::exit::Exit;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// What the program writes on stdout, in the checkout.
+fn said(args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
+    let output = command.current_dir(root()).args(args).env("COLUMNS", "100").output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn transcripts_are_what_the_program_says() {
+    // A copy, since runs leave their folders where they are started.
+    let tmp = tempfile::tempdir().unwrap();
+    copy(&root().join("book/src"), tmp.path());
+    trycmd::TestCases::new()
+        .register_bin("streamproof", Path::new(env!("CARGO_BIN_EXE_streamproof")))
+        .case(tmp.path().join("**/*.md"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
+        // Pictures have no transcripts.
+        if path.is_dir() && name != "gallery" && name != ".streamproof" {
+            copy(&path, &to.join(name));
+        } else if path.is_file() {
+            std::fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn tables_are_made_from_the_program() {
+    let tables = [
+        ("scenarios", scenarios()),
+        ("invariants", listed("invariants", ["invariant", "what holds, and who says so"])),
+        ("faults", listed("faults", ["family", "what happens"])),
+        ("marks", marks()),
+        ("bugs", listed("bugs", ["bug", "what is wrong, and what finds it"])),
+        ("exit-codes", exit_codes()),
+        ("command-line", command_line()),
+    ];
+    let update = std::env::var_os("UPDATE_BOOK").is_some();
+    let mut stale = Vec::new();
+    for (name, table) in tables {
+        let path = root().join(format!("book/src/reference/{name}.md"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (begin, end) = (format!("<!-- generated: {name} -->\n"), "<!-- end -->");
+        let (head, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{name}.md has no mark"));
+        let (old, tail) = rest.split_once(end).unwrap_or_else(|| panic!("{name}.md has no end"));
+        let new = format!("\n{table}\n");
+        if old != new {
+            match update {
+                true => std::fs::write(&path, format!("{head}{begin}{new}{end}{tail}")).unwrap(),
+                false => stale.push(name),
+            }
+        }
+    }
+    assert!(stale.is_empty(), "out of date: {stale:?}; UPDATE_BOOK=1 cargo test --locked book:: writes them");
+}
+
+/// `list WHAT` as a table.
+fn listed(what: &str, columns: [&str; 2]) -> String {
+    let mut out = format!("| {} | {} |\n|--|--|\n", columns[0], columns[1]);
+    for line in said(&["list", what, "--format", "json"]).lines() {
+        let item: Value = serde_json::from_str(line).unwrap();
+        let (name, about) = (item["name"].as_str().unwrap(), item["about"].as_str().unwrap());
+        let _ = writeln!(out, "| `{name}` | {} |", cell(about));
+    }
+    out
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
+
+fn scenarios() -> String {
+    let mut out = String::new();
+    for entry in catalogue::list() {
+        let story = entry.story.split_whitespace().collect::<Vec<_>>().join(" ");
+        let code = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "## `{}`\n\n{}\n\nJudged by {}.\n", entry.name, cell(&story), code(entry.properties));
+        if let Some(property) = entry.must_fail {
+            let _ = writeln!(out, "A canary: it must violate `{property}`.\n");
+        }
+        for (anomaly, why) in entry.allowed {
+            let _ = writeln!(out, "`{anomaly}` does not count: {}.\n", cell(why.trim_end_matches('.')));
+        }
+        if !entry.rare.is_empty() {
+            let _ = writeln!(out, "From 200 seeds on it must reach: {}.\n", code(entry.rare));
+        }
+    }
+    out
+}
+
+/// Without their lines, which move with every change above them.
+fn marks() -> String {
+    let mut out = String::from("| state | file |\n|--|--|\n");
+    for line in said(&["list", "sometimes", "--format", "json"]).lines() {
+        let item: Value = serde_json::from_str(line).unwrap();
+        let (name, place) = (item["name"].as_str().unwrap(), item["about"].as_str().unwrap());
+        let file = place.rsplit_once(':').map_or(place, |(file, _)| file);
+        let _ = writeln!(out, "| {} | `{file}` |", cell(name));
+    }
+    out
+}
+
+fn exit_codes() -> String {
+    let mut all = Exit::all();
+    all.sort_by_key(|exit| exit.code());
+    let mut out = String::from("| code | meaning |\n|--|--|\n");
+    for exit in all {
+        let _ = writeln!(out, "| {} | {} |", exit.code(), exit.meaning());
+    }
+    out
+}
+
+/// The help of every verb, and of the verbs below them.
+fn command_line() -> String {
+    let mut out = format!("```text\n{}```\n", said(&["help"]));
+    for verb in verbs(&[]) {
+        let _ = write!(out, "\n## {verb}\n\n```text\n{}```\n", said(&["help", &verb]));
+        for below in verbs(&[&verb]) {
+            let _ = write!(out, "\n### {verb} {below}\n\n```text\n{}```\n", said(&[&verb, "help", &below]));
+        }
+    }
+    out
+}
+
+/// The verbs that a help text lists.
+fn verbs(of: &[&str]) -> Vec<String> {
+    let text = said(&[of, &["--help"]].concat());
+    let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  "));
+    let words = listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    words.filter(|word| *word != "help").map(str::to_owned).collect()
+}
