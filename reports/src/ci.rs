@@ -85,14 +85,8 @@ pub fn annotations(failing: &[Failing<'_>]) -> String {
 pub fn step_summary(summary: &Summary, failing: &[Failing<'_>]) -> String {
     let mut out = String::from("### streamproof\n\n");
     for one in failing {
-        let _ = writeln!(
-            out,
-            "- **{} {}**: {} — `{}`",
-            one.report.scenario,
-            one.name,
-            headline(one.report),
-            one.replay
-        );
+        let _ =
+            writeln!(out, "- **{} {}**: {} — `{}`", one.report.scenario, one.name, headline(one.report), one.replay);
     }
     let _ = write!(out, "\n```\n{}```\n", summary.text());
     out
@@ -145,8 +139,10 @@ mod tests {
         let (one, passed) = (failing(41, Verdict::Unsafe), SeedReport::unfinished("swarm", 1, Verdict::Pass, ""));
         let mut totals = Totals::default();
         [&one, &passed].into_iter().for_each(|report| totals.add(report));
-        let xml =
-            junit(&totals.summary(1500, None, 10), &[Failing { report: &one, name: "seed 41", replay: "streamproof replay swarm/41" }]);
+        let xml = junit(
+            &totals.summary(1500, None, 10),
+            &[Failing { report: &one, name: "seed 41", replay: "streamproof replay swarm/41" }],
+        );
         insta::assert_snapshot!(xml, @r#"
         <?xml version="1.0" encoding="UTF-8"?>
         <testsuites name="streamproof" tests="2" failures="1" time="1.500">
@@ -167,8 +163,7 @@ mod tests {
         let all: Vec<SeedReport> =
             (0..12).map(|seed| failing(seed, if seed == 11 { Verdict::Unsafe } else { Verdict::NotLive })).collect();
         let names: Vec<String> = (0..12).map(|seed| format!("seed {seed}")).collect();
-        let all: Vec<_> =
-            all.iter().zip(&names).map(|(report, name)| Failing { report, name, replay: "r" }).collect();
+        let all: Vec<_> = all.iter().zip(&names).map(|(report, name)| Failing { report, name, replay: "r" }).collect();
         let text = annotations(&all);
         assert_eq!(text.lines().count(), MAX_ANNOTATIONS);
         assert!(text.starts_with("::error title=swarm seed 11%3A safety violated::acked-durable: lost <1>"), "{text}");

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use reports::signature::PANIC;
 use serde::{Deserialize, Serialize};
 
 use crate::bugs::Bug;
@@ -272,6 +273,10 @@ impl Detection {
         self.simulated_ms += line.stats.map_or(0, |s| s.simulated_ms);
         if let Some(right) = line.failures.iter().find(|f| bug.checks.contains(&f.property)) {
             self.result = Finding::RightCheck { seed, check: right.property.clone() };
+            return Ok(true);
+        }
+        if verdict == reports::Verdict::Panicked && bug.checks.iter().any(|check| check == PANIC) {
+            self.result = Finding::RightCheck { seed, check: PANIC.into() };
             return Ok(true);
         }
         if verdict.is_failure() {

@@ -8,10 +8,13 @@
 //!
 //! diff --git a/system/… b/system/…
 //! ```
-//! `check` may name several properties, separated by commas: any of them will do. A line `note:` says, where the bug that is
-//! meant cannot exist here, why not, and what stands in for it.
+//! `check` may name several properties, separated by commas: any of them will do. `panic` is one: that a contract of the
+//! system's own machines is broken. A line `note:` says, where the bug that is meant cannot exist here, why not, and what
+//! stands in for it.
 
 use std::path::{Path, PathBuf};
+
+use reports::signature::PANIC;
 
 /// Where the patches are, from the repository's root.
 pub const DIR: &str = "scenarios/bugs";
@@ -86,8 +89,9 @@ impl Bug {
         };
         let field = |key: &str| optional(key)?.ok_or_else(|| format!("no line `{key}: …` before the diff"));
         let checks: Vec<String> = field("check")?.split(',').map(|c| c.trim().to_owned()).collect();
-        // The runner's own verdict, that a phase did not end within its budget, is in no invariant's file.
-        let known = |check: &str| check == LIVENESS || invariants::find(check).is_some();
+        // The runner's own verdicts, that a phase did not end within its budget or that a node panicked, are in no
+        // invariant's file.
+        let known = |check: &str| [LIVENESS, PANIC].contains(&check) || invariants::find(check).is_some();
         if let Some(unknown) = checks.iter().find(|check| !known(check)) {
             return Err(format!("check: no property is named `{unknown}`"));
         }

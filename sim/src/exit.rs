@@ -71,7 +71,9 @@ impl Exit {
                 "streamproof itself failed: a bug in it, a results store that it cannot write, a worker that cannot start, a \
                  shard that is missing"
             }
-            Exit::Usage => "the command line, a settings or job file, a plan or a data directory is wrong; nothing was run",
+            Exit::Usage => {
+                "the command line, a settings or job file, a plan or a data directory is wrong; nothing was run"
+            }
             Exit::NothingSelected => "the command was right and selected nothing",
             Exit::Unsafe => "a safety property was violated",
             Exit::NotLive => "after the faults stopped, the system did not converge within the plan's bound",

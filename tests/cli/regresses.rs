@@ -37,7 +37,10 @@ fn a_plan_is_kept_run_and_pruned() {
     assert!(transcript(&["regress", "add", "p.json", "Lost", "--story", "x"]).contains("lower-case-words"));
     transcript(&["regress", "add", "p.json", "the-same", "--story", "Again."]);
     let list = transcript(&["regress", "list"]);
-    assert!(list.contains("lost-twice: faults 0, records ") && list.contains(" (found by crash_restart/3)\n"), "{list}");
+    assert!(
+        list.contains("lost-twice: faults 0, records ") && list.contains(" (found by crash_restart/3)\n"),
+        "{list}"
+    );
     insta::assert_snapshot!(transcript(&["regress", "run", "lost-twic"]), @r"
     exit 2
     -- stderr

@@ -56,7 +56,10 @@ fn a_plan_runs_under_many_schedules_and_stops_at_its_failures() {
     let args = ["run", "too-early.json", "--max-fail", "1", "--jobs", "1", "--no-shrink", "--format", "github"];
     let output = streamproof(dir.path(), &args);
     let text = transcript(&output);
-    assert!(text.starts_with("exit 10") && text.contains("stopped after 1 failing seeds: --max-fail allows more"), "{text}");
+    assert!(
+        text.starts_with("exit 10") && text.contains("stopped after 1 failing seeds: --max-fail allows more"),
+        "{text}"
+    );
     assert!(text.contains("\n::error title=plan too-early schedule 0%3A safety violated::acked-durable"), "{text}");
     let args = ["run", "too-early.json", "--seeds", "3", "--max-fail", "0", "--jobs", "1", "--format", "json"];
     let said = summary(&streamproof(dir.path(), &args).stdout);

@@ -320,6 +320,9 @@ impl Driver {
         if !self.log.swap_begin(&cleaned).await? {
             return Ok(false);
         }
+        // What lies past it may be truncated, and the records that were dropped for its sake would be missed (KAFKA-13194).
+        let high_watermark = self.machine.borrow().high_watermark();
+        assert!(end <= high_watermark, "cleaned up to {end}, past the high watermark {high_watermark}");
         self.crash_point("clean.swap", When::After).await;
         self.crash_point("clean.remove", When::Before).await;
         self.log.swap_remove(&cleaned).await?;

@@ -205,6 +205,7 @@ impl Machine {
 
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
+        let looks_again = matches!(input, Input::IsrAnswered { .. } | Input::Tick | Input::Flushed(_));
         match input {
             Input::Lead(with) => self.change_role(Change::Lead(with), now, &mut actions),
             Input::Follow(with) => self.change_role(Change::Follow(with), now, &mut actions),
@@ -264,6 +265,9 @@ impl Machine {
         }
         self.proceed(now, &mut actions);
         self.check();
+        if looks_again {
+            self.check_committed(now);
+        }
         actions
     }
 
@@ -673,6 +677,16 @@ impl Machine {
         });
         actions.extend(unsecured.chain(queued).map(|token| Action::Position { token, result }));
         actions.push(Action::Fail);
+    }
+
+    /// What the whole in-sync set has is committed at once. Nobody may come who looks again: a producer that waits for its
+    /// acknowledgement sends nothing, and the other replicas have everything (KAFKA-13091).
+    fn check_committed(&self, now: Instant) {
+        let bound = self.leader().filter(|_| !self.stopped).and_then(|l| l.bound(self.secured(), self.end, now));
+        if let Some(bound) = bound {
+            let high_watermark = self.high_watermark;
+            assert!(high_watermark >= bound, "high watermark {high_watermark}, the in-sync set has all up to {bound}");
+        }
     }
 
     fn check(&self) {
