@@ -189,6 +189,16 @@ impl Workshop {
         Ok(self.build.join("release/streamproof"))
     }
 
+    /// Where patched programs run.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn runs(&self) -> Result<PathBuf, String> {
+        let runs = self.build.with_file_name("runs");
+        fs::create_dir_all(&runs).map_err(|e| format!("{}: {e}", runs.display()))?;
+        Ok(runs)
+    }
+
     /// Runs the patched program over one range.
     ///
     /// # Errors
@@ -203,11 +213,11 @@ impl Workshop {
         interrupt: &Interrupt,
     ) -> Result<Detection, String> {
         let started = Instant::now();
-        let runs = self.build.with_file_name("runs");
-        fs::create_dir_all(&runs).map_err(|e| format!("{}: {e}", runs.display()))?;
+        let runs = self.runs()?;
         let mut child = Command::new(program)
             .current_dir(&runs)
-            .args(["run", &bug.scenario, "--format", "json"])
+            // Failures by other checks come first at times.
+            .args(["run", &bug.scenario, "--format", "json", "--max-fail", "20"])
             .args(["--seed", &first_seed.to_string(), "--seeds", &seeds.to_string(), "--jobs", &jobs.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -308,6 +318,7 @@ mod tests {
             name: "early-ack".into(),
             what: "acknowledges before fsync".into(),
             note: None,
+            guilty: None,
             checks: vec!["acked-durable".into()],
             scenario: "swarm".into(),
             seeds: 500,

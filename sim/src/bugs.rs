@@ -10,7 +10,8 @@
 //! ```
 //! `check` may name several properties, separated by commas: any of them will do. `panic` is one: that a contract of the
 //! system's own machines is broken. A line `note:` says, where the bug that is meant cannot exist here, why not, and what
-//! stands in for it.
+//! stands in for it. A line `guilty: NODE: ACTION; before: ACTION` says which step an explanation of the failure must name: who
+//! did what, before what; the last part may be missing.
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,8 @@ pub struct Bug {
     pub what: String,
     /// Why it is not quite the bug that it stands for.
     pub note: Option<String>,
+    /// The step that its explanation must name.
+    pub guilty: Option<Guilty>,
     /// Properties of which one must find it.
     pub checks: Vec<String>,
     pub scenario: String,
@@ -37,6 +40,25 @@ pub struct Bug {
     pub seeds: u64,
     /// The unified diff.
     pub diff: String,
+}
+
+/// A step of an explanation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guilty {
+    /// How the node's name begins.
+    pub who: String,
+    /// A part of what it did.
+    pub what: String,
+    /// A part of a step that comes later.
+    pub before: Option<String>,
+}
+
+impl Guilty {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (step, before) = text.split_once("; before: ").map_or((text, None), |(step, later)| (step, Some(later)));
+        let (who, what) = step.split_once(": ").ok_or_else(|| format!("guilty: `{text}` is not NODE: ACTION"))?;
+        Ok(Self { who: who.to_owned(), what: what.to_owned(), before: before.map(str::to_owned) })
+    }
 }
 
 /// The source tree that the current directory lies in.
@@ -105,6 +127,7 @@ impl Bug {
             name: name.to_owned(),
             what: field("what")?.to_owned(),
             note: optional("note")?.map(str::to_owned),
+            guilty: optional("guilty")?.map(Guilty::parse).transpose()?,
             checks,
             scenario,
             seeds,

@@ -16,6 +16,7 @@ pub mod disk_image;
 pub mod exit;
 pub mod explain;
 pub mod interrupt;
+pub mod lesson;
 pub mod plans;
 pub mod recorder;
 pub mod regressions;

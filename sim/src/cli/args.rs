@@ -453,6 +453,9 @@ pub struct AuditArgs {
     /// Seeds of each range, at most what the bug's header allows
     #[arg(long, value_name = "COUNT")]
     pub seeds: Option<u64>,
+    /// Also shrink what the first range found, for at most two minutes, and see that its explanation names the guilty step
+    #[arg(long)]
+    pub shrink: bool,
     /// Worker processes [default: one a core]
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<usize>,

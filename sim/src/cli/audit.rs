@@ -1,5 +1,7 @@
 //! `streamproof audit`: does the harness see what it claims to see?
 
+use std::time::Duration;
+
 use reports::json_line;
 
 use super::args::{AuditArgs, Format};
@@ -9,9 +11,13 @@ use crate::audit::{Detection, Finding, Workshop};
 use crate::bugs::{self, Bug};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
+use crate::lesson::{self, Lesson};
 
 /// Three disjoint ranges: a bug that one range finds by luck is not found.
 const FIRST_SEEDS: [u64; 3] = [0, 10_000, 20_000];
+
+/// What a failure may take to become small.
+const SHRINK_BUDGET: Duration = Duration::from_secs(120);
 
 pub fn run(args: AuditArgs) -> Result<Exit, Refusal> {
     let checkout = bugs::checkout().map_err(Refusal::usage)?;
@@ -21,6 +27,7 @@ pub fn run(args: AuditArgs) -> Result<Exit, Refusal> {
     let shop = Workshop::open(&checkout).map_err(Refusal::usage)?;
     let firsts = args.seed.map_or_else(|| FIRST_SEEDS.to_vec(), |seed| vec![seed]);
     let (mut exit, mut found, mut ranges) = (Exit::Pass, 0, 0);
+    let mut lessons = Vec::new();
     for bug in &bugs {
         eprintln!("{}: building", bug.name);
         shop.plant(bug).map_err(Refusal::failed)?;
@@ -42,7 +49,34 @@ pub fn run(args: AuditArgs) -> Result<Exit, Refusal> {
                 Format::Text => out::line(&sentence(bug, &detection)),
                 Format::Json => out::line(&json_line("detection", &detection)),
             }
+            if let (true, Finding::RightCheck { seed, check }) = (args.shrink && *first == firsts[0], &detection.result)
+            {
+                let runs = shop.runs().map_err(Refusal::failed)?;
+                let lesson = lesson::learn(&program, &runs, bug, (*seed, check), jobs, SHRINK_BUDGET);
+                let lesson = lesson.map_err(|e| Refusal::failed(format!("{}: {e}", bug.name)))?;
+                if lesson.guilty_named == Some(false) {
+                    exit = exit.worst(Exit::Blind);
+                }
+                match args.format {
+                    Format::Text => out::line(&lesson_sentence(&lesson)),
+                    Format::Json => out::line(&json_line("lesson", &lesson)),
+                }
+                lessons.push(lesson);
+            }
         }
+    }
+    if args.format == Format::Text && !lessons.is_empty() {
+        let median = |of: fn(&Lesson) -> u64| {
+            let mut all: Vec<u64> = lessons.iter().map(of).collect();
+            all.sort_unstable();
+            all[(all.len() - 1) / 2]
+        };
+        let (faults, records, ms) = (median(|l| l.faults), median(|l| l.records), median(|l| l.wall_ms));
+        let seconds = ms as f64 / 1000.0;
+        out::line(&format!(
+            "shrunk plans: {}, median {faults} faults, {records} records, {seconds:.1} s",
+            lessons.len()
+        ));
     }
     if args.format == Format::Text {
         out::line(&format!("bugs: {}; {found} of {ranges} ranges found by the right check", bugs.len()));
@@ -65,6 +99,17 @@ fn select(args: &AuditArgs, all: Vec<Bug>) -> Result<Vec<Bug>, Refusal> {
         }
     }
     Ok(all.into_iter().filter(|bug| args.bugs.contains(&bug.name)).collect())
+}
+
+fn lesson_sentence(l: &Lesson) -> String {
+    let size = format!("{} of {} faults, {} of {} records", l.faults, l.faults_before, l.records, l.records_before);
+    let end = if l.complete { "" } else { ", not to the end" };
+    let guilty = match l.guilty_named {
+        Some(true) => "; its guilty step is named",
+        Some(false) => "; its guilty step is NOT NAMED",
+        None => "",
+    };
+    format!("{:<32} shrunk: {size} in {:.1} s{end}{guilty}", l.bug, l.wall_ms as f64 / 1000.0)
 }
 
 fn sentence(bug: &Bug, d: &Detection) -> String {
