@@ -66,13 +66,8 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     let html = page::render(&title, sweep.as_ref(), &pictures);
     write(&output, &html).map_err(|e| Refusal::failed(format!("{}: {e}", output.display())))?;
     out::line(&output.display().to_string());
-    if let Some(path) = &args.perfetto {
-        let Some(first) = pictures.first() else {
-            return Err(Refusal::nothing("there is no failure to write for Perfetto"));
-        };
-        write(path, &page::perfetto(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
-        out::line(&path.display().to_string());
-    }
+    export(args.perfetto.as_deref(), "Perfetto", &pictures, page::perfetto)?;
+    export(args.shiviz.as_deref(), "ShiViz", &pictures, page::shiviz)?;
     if args.open {
         let opened = std::process::Command::new("xdg-open").arg(&output).status();
         if !opened.is_ok_and(|status| status.success()) {
@@ -80,6 +75,17 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
         }
     }
     Ok(Exit::Pass)
+}
+
+/// The first failure for another viewer, if a file was named for it.
+fn export(path: Option<&Path>, viewer: &str, pictures: &[Picture], of: fn(&Picture) -> String) -> Result<(), Refusal> {
+    let Some(path) = path else { return Ok(()) };
+    let Some(first) = pictures.first() else {
+        return Err(Refusal::nothing(format!("there is no failure to write for {viewer}")));
+    };
+    write(path, &of(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
+    out::line(&path.display().to_string());
+    Ok(())
 }
 
 fn write(path: &Path, html: &str) -> std::io::Result<()> {
