@@ -12,6 +12,7 @@
 pub mod ci;
 pub mod explain;
 pub mod fault_text;
+pub mod job_phase;
 pub mod page;
 pub mod scene;
 pub mod seed_report;
@@ -21,9 +22,10 @@ pub mod story;
 pub mod summary;
 
 pub use explain::{Case, Explanation};
+pub use job_phase::{JobPhase, JobPhases};
 pub use page::{Picture, Scenery, Sweep, SweepBuilder};
 pub use scene::Scene;
-pub use seed_report::{ClusterStats, Failure, FaultStep, SeedReport, Stats, Verdict, Witness};
+pub use seed_report::{ClusterStats, Failure, FaultCount, FaultStep, SeedReport, Stats, Verdict, Witness};
 pub use shrunk::{Shrunk, Size};
 pub use signature::Signature;
 pub use summary::{ScenarioSummary, Summary, Totals};

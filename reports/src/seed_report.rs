@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use history::Witness;
 use serde::{Deserialize, Serialize};
 
+use crate::job_phase::JobPhase;
+
 /// How a seed ended. Ordered by nothing: the CLI's exit codes say which is worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,6 +85,10 @@ pub struct Stats {
     pub cluster: ClusterStats,
     /// Enabled faults by family: how many the plan holds and how many took effect.
     pub faults: BTreeMap<String, FaultCount>,
+    /// Faults by family and by what the job was busy with as they struck: how many struck then and how many took effect.
+    /// Without those that were never carried out, and crash points that no node reached. Empty without a job.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults_by_job_phase: BTreeMap<String, BTreeMap<JobPhase, FaultCount>>,
     /// Fault families that this plan switches off. Empty for scenarios that do not choose families.
     pub families_off: BTreeSet<String>,
     /// Labels of the rare states that were reached.

@@ -13,11 +13,13 @@
 mod lanes;
 mod perfetto;
 mod picture;
+mod shiviz;
 mod sweep;
 mod tables;
 
 pub use perfetto::perfetto;
 pub use picture::{Picture, Scenery};
+pub use shiviz::shiviz;
 pub use sweep::{Sweep, SweepBuilder};
 
 const PAGE: &str = include_str!("page.html");

@@ -1,9 +1,11 @@
-//! A sweep as the page shows it: figures by scenario, failures by signature, faults by family, rare states, speed.
+//! A sweep as the page shows it: figures by scenario, failures by signature, faults by family and by the job's phase, rare
+//! states, speed.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::job_phase::JobPhase;
 use crate::seed_report::{FaultCount, SeedReport};
 use crate::signature::Signature;
 use crate::summary::{Summary, Totals};
@@ -21,6 +23,10 @@ pub struct Sweep {
     pub signatures: Vec<Failing>,
     /// Scenario, then family: how many were planned and how many bit.
     pub faults: BTreeMap<String, BTreeMap<String, FaultCount>>,
+    /// The columns of `job_phases`, in order.
+    pub job_phase_names: [JobPhase; 5],
+    /// Family, then what the job was busy with: how many faults struck then and how many of them bit.
+    pub job_phases: BTreeMap<String, BTreeMap<JobPhase, FaultCount>>,
     /// Kind of fault, then tenth of the run's simulated time: in how many failing seeds it struck there.
     pub struck: BTreeMap<String, [u64; 10]>,
     /// Rare state, then in how many seeds it was reached.
@@ -50,6 +56,7 @@ pub struct SweepBuilder {
     totals: Totals,
     signatures: BTreeMap<Signature, Vec<(String, u64)>>,
     faults: BTreeMap<String, BTreeMap<String, FaultCount>>,
+    job_phases: BTreeMap<String, BTreeMap<JobPhase, FaultCount>>,
     struck: BTreeMap<String, [u64; 10]>,
     marks: BTreeMap<String, u64>,
     walls: Vec<(u64, String, u64)>,
@@ -79,6 +86,14 @@ impl SweepBuilder {
             let sum = families.entry(family.clone()).or_default();
             sum.enabled += count.enabled;
             sum.bit += count.bit;
+        }
+        for (family, phases) in &report.stats.faults_by_job_phase {
+            let sums = self.job_phases.entry(family.clone()).or_default();
+            for (phase, count) in phases {
+                let sum = sums.entry(*phase).or_default();
+                sum.enabled += count.enabled;
+                sum.bit += count.bit;
+            }
         }
         for mark in &report.stats.reached {
             *self.marks.entry(mark.clone()).or_default() += 1;
@@ -140,6 +155,8 @@ impl SweepBuilder {
             runs,
             signatures,
             faults: self.faults,
+            job_phase_names: JobPhase::ALL,
+            job_phases: self.job_phases,
             struck: self.struck,
             marks: self.marks,
             bin_ms,
@@ -163,6 +180,25 @@ mod tests {
         report.fault_steps.push(FaultStep { at_ms: 950, what: "power-loss broker-0: 3 writes lost".into() });
         report.wall_ms = seed;
         report
+    }
+
+    #[test]
+    fn faults_are_summed_by_family_and_phase_of_the_job() {
+        let mut builder = SweepBuilder::default();
+        for (seed, phase) in [JobPhase::Committing, JobPhase::Recovering, JobPhase::Committing].into_iter().enumerate()
+        {
+            let mut report = SeedReport::unfinished("swarm", seed as u64, Verdict::Pass, "");
+            let count = FaultCount { enabled: 2, bit: 1 };
+            report.stats.faults_by_job_phase.insert("net".into(), BTreeMap::from([(phase, count)]));
+            // As it crosses the pipe.
+            builder.add(&serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap());
+        }
+        let sweep = builder.sweep(Vec::new(), 1);
+        let expected = [
+            (JobPhase::Committing, FaultCount { enabled: 4, bit: 2 }),
+            (JobPhase::Recovering, FaultCount { enabled: 2, bit: 1 }),
+        ];
+        assert_eq!(sweep.job_phases, BTreeMap::from([("net".to_owned(), BTreeMap::from(expected))]));
     }
 
     #[test]

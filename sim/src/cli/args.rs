@@ -296,6 +296,9 @@ pub struct ReportArgs {
     /// Also write the first failure as Chrome's trace events, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub perfetto: Option<PathBuf>,
+    /// Also write the first failure as a ShiViz log: events of each node with vector clocks
+    #[arg(long, value_name = "FILE")]
+    pub shiviz: Option<PathBuf>,
     /// Open the file in a browser
     #[arg(long)]
     pub open: bool,

@@ -20,6 +20,9 @@ use crate::task::quote;
 /// Failures of a run that are drawn: one of each kind says more than many alike, and each is a few megabytes.
 const MAX_PICTURES: usize = 8;
 
+/// The first failure for another viewer: its file if one was named, the viewer, and how it is written.
+type Export<'a> = (&'a Option<PathBuf>, &'a str, fn(&Picture) -> String);
+
 pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     let (runs, rest): (Vec<_>, Vec<_>) = args.what.iter().partition(|what| store::run_dir(what).is_some());
     let runs: Vec<PathBuf> = runs.into_iter().filter_map(|what| store::run_dir(what)).collect();
@@ -74,11 +77,14 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
         false => out::line(&path.display().to_string()),
     };
     say(&output);
-    if let Some(path) = &args.perfetto {
+    let exports: [Export<'_>; 2] =
+        [(&args.perfetto, "Perfetto", page::perfetto), (&args.shiviz, "ShiViz", page::shiviz)];
+    for (path, viewer, of) in exports {
+        let Some(path) = path else { continue };
         let Some(first) = pictures.first() else {
-            return Err(Refusal::nothing("there is no failure to write for Perfetto"));
+            return Err(Refusal::nothing(format!("there is no failure to write for {viewer}")));
         };
-        write(path, &page::perfetto(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
+        write(path, &of(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
         say(path);
     }
     if args.open {

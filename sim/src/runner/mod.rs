@@ -186,6 +186,7 @@ fn judge(
     };
     let history = judge::history(plan, ending, recorded, faults);
     result.stats = stats::stats(plan, &history, &recorded.facts, &result.did_not_bite);
+    result.stats.faults_by_job_phase = stats::by_job_phase(plan, &history, &ending.effects, effects);
     // Without probes most properties have nothing to look at.
     if full {
         let verdicts = judge::verdicts(plan, &history, ending);

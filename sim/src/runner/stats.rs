@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use history::{Decision, FaultEffect, History, LogSource, Observed, TransactionState};
 use models::JobSpec;
-use reports::{ClusterStats, FaultStep, Stats};
+use reports::{ClusterStats, FaultCount, FaultStep, JobPhase, JobPhases, Stats};
 use scenarios::Plan;
-use scenarios::plan::{Family, Twist};
+use scenarios::plan::{Family, Trigger, Twist};
 use world::Effect;
 
 use super::nemesis::Effects;
 use crate::recorder::ProbeFacts;
 
-/// Effects that changed something, as the history and as reports have them.
+/// Effects that changed something, as the history and as reports have them, in order of time.
 pub(super) fn fault_effects(effects: &[Effect]) -> (Vec<FaultEffect>, Vec<FaultStep>) {
-    let bitten = effects.iter().filter(|e| e.bit());
+    let mut bitten: Vec<&Effect> = effects.iter().filter(|e| e.bit()).collect();
+    // Crash points are armed in one order and reached in another.
+    bitten.sort_by_key(|e| e.began);
     bitten
+        .into_iter()
         .map(|e| {
             let counts: Vec<_> = e.counts.iter().map(|(name, n)| format!("{n} {}", name.replace('_', " "))).collect();
             let effect = FaultEffect {
@@ -96,6 +99,30 @@ pub(super) fn stats(plan: &Plan, history: &History, facts: &ProbeFacts, did_not_
         count.bit += u64::from(bit);
     }
     stats
+}
+
+/// As [`Stats::faults_by_job_phase`] has them.
+pub(super) fn by_job_phase(
+    plan: &Plan,
+    history: &History,
+    ids: &Effects,
+    effects: &[Effect],
+) -> BTreeMap<String, BTreeMap<JobPhase, FaultCount>> {
+    let mut all: BTreeMap<String, BTreeMap<JobPhase, FaultCount>> = BTreeMap::new();
+    let Some(phases) = JobPhases::of(history) else { return all };
+    for fault in &plan.faults {
+        let mut mine = ids.get(&fault.id).into_iter().flatten().map(|id| &effects[id.index()]);
+        let Some(first) = mine.clone().next() else { continue };
+        let bit = mine.find(|e| e.bit());
+        if bit.is_none() && matches!(fault.trigger, Trigger::CrashPoint(_)) {
+            continue;
+        }
+        let phase = phases.at(bit.unwrap_or(first).began.as_nanos());
+        let count = all.entry(fault.family.name().to_owned()).or_default().entry(phase).or_default();
+        count.enabled += 1;
+        count.bit += u64::from(bit.is_some());
+    }
+    all
 }
 
 /// What committed metadata and coordinators said of leaderships, each thing once though several brokers tell of it.

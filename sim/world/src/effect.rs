@@ -22,6 +22,7 @@ pub struct Effect {
     pub kind: &'static str,
     /// What it was done to, with roles resolved: `broker-1`, `client-0 -> broker-1`, `broker-0, client-1 <-> broker-1, broker-2`.
     pub subject: String,
+    /// Of a crash point: when a node reached it, or when it was armed if none has.
     pub began: SimTime,
     pub ended: Option<SimTime>,
     /// What it did, by name: `segments_held`, `writes_lost`, `connections_reset`, …
