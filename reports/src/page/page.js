@@ -191,9 +191,28 @@
     g.textAlign = "left";
   };
 
+  // A line of steps through [time, value]; of points within a pixel the last counts. Returns where it ends.
+  const steps = (g, points, view, X, Y) => {
+    let x = null, y = 0, due = false;
+    g.beginPath();
+    for (let i = Math.max(0, lower(points.length, (j) => points[j][0], view.t0) - 1); i < points.length; i++) {
+      const nx = X(points[i][0]), ny = Y(points[i][1]);
+      if (x === null) { g.moveTo(nx, ny); x = nx; }
+      else if (nx - x < 1) due = true;
+      else {
+        if (due) g.lineTo(x, y);
+        g.lineTo(nx, y); g.lineTo(nx, ny);
+        x = nx; due = false;
+      }
+      y = ny;
+      if (points[i][0] > view.t1) break;
+    }
+    if (due) g.lineTo(x, y);
+    return x === null ? null : { x, y };
+  };
+
   // --- a run --------------------------------------------------------------------------------------------------------------
   const GROUPS = [["nodes", "Nodes"], ["partitions", "Partitions"], ["tasks", "Tasks"], ["job", "Checkpoints"], ["transactions", "Transactions"]];
-  const RESULT = ["done", "lost", "unknown"];
   const runView = (d, index) => {
     const S = (i) => (i < 0 ? "" : d.strings[i]);
     const live = el("p", { class: "live", role: "status" });
@@ -288,19 +307,9 @@
         }
         const most = lane.most;
         for (const line of lane.lines) {
-          const n = line.points.length, from = Math.max(0, lower(n, (i) => line.points[i][0], view.t0) - 1);
           g.strokeStyle = colour(line.kind); g.lineWidth = line.kind === "high" ? 1.5 : 1; g.setLineDash(line.kind === "stable" ? [3, 2] : []);
-          g.beginPath();
-          let last = null;
-          for (let i = from; i < n; i++) {
-            const [t, v] = line.points[i], x = X(t), py = y + lh - 2 - v / most * (lh - 4);
-            if (last === null) g.moveTo(x, py);
-            else if (x - last < 1 && i < n - 1 && t <= view.t1) continue;
-            else { g.lineTo(x, g.py); g.lineTo(x, py); }
-            g.py = py; last = x;
-            if (t > view.t1) break;
-          }
-          if (last !== null && last < w) g.lineTo(Math.min(w, X(d.end)), g.py);
+          const last = steps(g, line.points, view, X, (v) => y + lh - 2 - v / most * (lh - 4));
+          if (last && last.x < w) g.lineTo(Math.min(w, X(d.end)), last.y);
           g.stroke(); g.setLineDash([]); g.lineWidth = 1;
         }
         // After the lines, which would strike them out; where they would hide much of a line, they are left to the tip.
@@ -487,18 +496,8 @@
         for (let i = 0; i < list.length; i += 2) if (of === 3) g.strokeRect(list[i], list[i + 1], 3, 3); else g.fillRect(list[i], list[i + 1], 3, 3);
       });
       for (const wm of d.watermarks) {
-        const pts = wm.points, k = names.indexOf(wm.task);
-        g.strokeStyle = colour(TASKS[k % TASKS.length]); g.setLineDash(wm.task.startsWith("source") ? [5, 3] : []); g.lineWidth = 1.5; g.beginPath();
-        const from = Math.max(0, lower(pts.length, (i) => pts[i][0], view.t0) - 1);
-        let py = null, px = 0;
-        for (let i = from; i < pts.length; i++) {
-          const x = X(pts[i][0]), y = Y(pts[i][1]);
-          if (py === null) g.moveTo(x, y);
-          else if (x - px < 1 && i < pts.length - 1 && pts[i][0] <= view.t1) continue;
-          else { g.lineTo(x, py); g.lineTo(x, y); }
-          py = y; px = x;
-          if (pts[i][0] > view.t1) break;
-        }
+        g.strokeStyle = colour(TASKS[names.indexOf(wm.task) % TASKS.length]); g.setLineDash(wm.task.startsWith("source") ? [5, 3] : []); g.lineWidth = 1.5;
+        steps(g, wm.points, view, X, Y);
         g.stroke();
       }
       g.setLineDash([]); g.lineWidth = 1;
@@ -535,7 +534,7 @@
       d.violated == null ? null : button("Jump to first violation", () => view.violation(), "v"),
       button("Whole run", () => view.fit(), "0"), button("Zoom in", () => view.scale(0.5), "+"), button("Zoom out", () => view.scale(2), "-"),
       button("Earlier", () => { const s = (view.t1 - view.t0) / 2; view.zoom(view.t0 - s, view.t1 - s); }, "left arrow"), button("Later", () => { const s = (view.t1 - view.t0) / 2; view.zoom(view.t0 + s, view.t1 + s); }, "right arrow"),
-      GROUPS.filter(([g]) => d.lanes.some((l) => l.group === g)).map(([g, name]) => el("label", {}, el("input", { type: "checkbox", checked: true, onchange: (e) => { if (e.target.checked) view.hidden.delete(g); else view.hidden.add(g); view.redraws.forEach((f) => f()); } }), name)));
+      GROUPS.filter(([g]) => d.lanes.some((l) => l.group === g)).map(([g, name]) => el("label", {}, el("input", { type: "checkbox", checked: true, onchange: (e) => { if (e.target.checked) view.hidden.delete(g); else view.hidden.add(g); lanes.redraw(); } }), name)));
     const legend = (items) => el("ul", { class: "legend" }, items.map(([c, text]) => el("li", {}, el("i", { style: "background:var(--" + c + ")" }), text)));
 
     const differing = d.panes.filter((p) => p.differs).length;
