@@ -29,13 +29,32 @@
   const colours = new Map();
   const colour = (name) => { if (!colours.has(name)) colours.set(name, css(name) || css("mark")); return colours.get(name); };
   const redraws = new Set();
-  const redrawAll = () => { colours.clear(); redraws.forEach((f) => f()); };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-  addEventListener("beforeprint", redrawAll);
-  addEventListener("afterprint", redrawAll);
+  const redrawAll = (now) => { colours.clear(); redraws.forEach((f) => f(now)); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redrawAll());
+  // Paper does not wait for a frame.
+  addEventListener("beforeprint", () => redrawAll(true));
+  addEventListener("afterprint", () => redrawAll());
+  // What is in sight is drawn in the next frame; the rest once nothing has asked for it for a while, so that it takes no time
+  // from what is seen. Asked for again, it is still drawn once.
+  const SOON = 200;
+  const lazily = (box, draw) => {
+    let frame = 0, timer = 0;
+    return (now) => {
+      if (now) { draw(); return; }
+      if (frame) return;
+      frame = requestAnimationFrame(() => {
+        frame = 0;
+        clearTimeout(timer);
+        const r = box.getBoundingClientRect();
+        if (r.bottom < 0 || r.top > innerHeight) timer = setTimeout(draw, SOON); else draw();
+      });
+    };
+  };
   // First index whose value is at least x.
   const lower = (n, at, x) => { let a = 0, b = n; while (a < b) { const m = (a + b) >> 1; if (at(m) < x) a = m + 1; else b = m; } return a; };
-  const plural = (n, what) => n.toLocaleString("en") + " " + what + (n === 1 ? "" : "s");
+  // Not toLocaleString: its first call takes longer than a frame.
+  const thousands = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
+  const plural = (n, what) => thousands(n) + " " + what + (n === 1 ? "" : "s");
 
   // --- tables -------------------------------------------------------------------------------------------------------------
   const table = (caption, heads, rows, classes) => {
@@ -44,28 +63,53 @@
     return el("div", { class: "scroll short", role: "region", tabindex: "0", "aria-label": caption },
       el("table", { class: classes }, el("caption", { class: "muted" }, caption), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
   };
-  // Rows that are not in sight are two empty rows of the right height.
+  // Rows that are not in sight are two empty rows of the right height. Those in sight are the same elements again with other
+  // text, in columns whose widths are fixed by a sample of all rows: nothing jumps, and little is laid out, while it scrolls.
   const virtual = (label, heads, cells) => {
-    const ROW = 26;
-    let rows = [];
-    const body = el("tbody");
-    const tbl = el("table", { class: "virtual" }, el("thead", {}, el("tr", {}, heads.map((h) => el("th", { scope: "col", class: h[1] }, h[0])))), body);
-    const box = el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, tbl);
-    const pad = (px) => el("tr", { class: "pad", "aria-hidden": "true" }, el("td", { colspan: heads.length, style: "height:" + px + "px" }));
-    let shown = "";
+    const ROW = 26, AROUND = 4, PRINTED = 300;
+    let rows = [], most = [];
+    const cols = heads.map(() => el("col"));
+    const pad = () => el("tr", { class: "pad", "aria-hidden": "true" }, el("td", { colspan: heads.length }));
+    const above = pad(), below = pad(), body = el("tbody", {}, above, below), pool = [];
+    const tbl = el("table", { class: "virtual" }, el("colgroup", {}, cols), el("thead", {}, el("tr", { "aria-rowindex": 1 }, heads.map((h) => el("th", { scope: "col", class: h[1] }, h[0])))), body);
+    const box = el("div", { class: "scroll rows", role: "region", tabindex: "0", "aria-label": label }, tbl);
+    const fill = (tr, i) => {
+      const list = cells(rows[i]);
+      tr.className = list.class || "";
+      tr.setAttribute("aria-rowindex", i + 2);
+      list.forEach((v, k) => {
+        const td = tr.cells[k], text = String(v);
+        if (td.textContent === text) return;
+        td.textContent = text;
+        if (text.length > most[k]) td.title = text; else td.removeAttribute("title");
+      });
+    };
+    let shown = "", fresh = false;
     const draw = (all) => {
-      const from = all ? 0 : Math.max(0, Math.floor(box.scrollTop / ROW) - 8);
-      const to = all ? Math.min(rows.length, 300) : Math.min(rows.length, from + Math.ceil((box.clientHeight || 380) / ROW) + 16);
+      if (fresh) { fresh = false; measure(); box.scrollTop = 0; }
+      const from = all ? 0 : Math.max(0, Math.floor(box.scrollTop / ROW) - AROUND);
+      const to = Math.min(rows.length, all ? PRINTED : from + Math.ceil((box.clientHeight || 380) / ROW) + 2 * AROUND);
       const key = from + ":" + to;
       if (key === shown) return;
       shown = key;
-      const list = rows.slice(from, to).map((r) => { const c = cells(r); return el("tr", { class: c.class }, c.map((v, i) => el("td", { class: heads[i][1], title: String(v).length > 40 ? v : null }, v))); });
-      body.replaceChildren(...(from ? [pad(from * ROW)] : []), ...list, ...(to < rows.length ? [pad((rows.length - to) * ROW)] : []));
+      const count = Math.max(0, to - from);
+      while (pool.length < count) { const tr = el("tr", {}, heads.map((h) => el("td", { class: h[1] }))); pool.push(tr); below.before(tr); }
+      while (pool.length > count) pool.pop().remove();
+      pool.forEach((tr, i) => fill(tr, from + i));
+      for (const [row, n] of [[above, from], [below, rows.length - from - count]]) { row.hidden = !n; row.cells[0].style.height = n * ROW + "px"; }
     };
-    box.addEventListener("scroll", () => requestAnimationFrame(() => draw(false)), { passive: true });
+    const redraw = lazily(box, () => draw(false));
+    box.addEventListener("scroll", () => redraw(), { passive: true });
     addEventListener("beforeprint", () => { shown = ""; draw(true); });
     addEventListener("afterprint", () => { shown = ""; draw(false); });
-    return { box, set(next) { rows = next; shown = ""; tbl.setAttribute("aria-rowcount", rows.length + 1); box.scrollTop = 0; draw(false); } };
+    const measure = () => {
+      most = heads.map((h) => h[0].length);
+      const step = Math.max(1, Math.floor(rows.length / 300));
+      for (let i = 0; i < rows.length; i += step) cells(rows[i]).forEach((v, k) => { most[k] = Math.min(46, Math.max(most[k], String(v).length)); });
+      cols.forEach((col, k) => { col.style.width = "calc(" + (most[k] + 1) + "ch + 20px)"; });
+      tbl.style.minWidth = "calc(" + most.reduce((a, b) => a + b + 1, 0) + "ch + " + 20 * heads.length + "px)";
+    };
+    return { box, set(next) { rows = next; shown = ""; fresh = true; tbl.setAttribute("aria-rowcount", rows.length + 1); redraw(); } };
   };
 
   // --- a plot over simulated time -----------------------------------------------------------------------------------------
@@ -80,11 +124,11 @@
     const canvas = el("canvas", { tabindex: "0", role: "application", "aria-label": label, "aria-describedby": help });
     const tip = el("div", { class: "tip", hidden: true });
     const box = el("div", { class: "plot" }, canvas, tip);
-    let queued = false;
+    let drawn = 0;
     const draw = () => {
-      queued = false;
       const w = box.clientWidth;
       if (!w) return;
+      drawn = w;
       const ratio = devicePixelRatio || 1, g = canvas.getContext("2d"), h = paint.height(w);
       if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) {
         canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio); canvas.style.height = h + "px";
@@ -94,9 +138,10 @@
       g.font = "11px system-ui, sans-serif"; g.textBaseline = "middle";
       paint(g, w, h);
     };
-    const redraw = () => { if (!queued) { queued = true; requestAnimationFrame(draw); } };
+    const redraw = lazily(box, draw);
     view.redraws.add(redraw); redraws.add(redraw);
-    new ResizeObserver(redraw).observe(box);
+    // Its height changes with what is drawn, and needs no second drawing.
+    new ResizeObserver(() => { if (box.clientWidth !== drawn) redraw(); }).observe(box);
     const left = () => paint.left(box.clientWidth);
     const time = (x) => view.t0 + (x - left()) / Math.max(1, box.clientWidth - left()) * (view.t1 - view.t0);
     let drag = null;
@@ -146,9 +191,28 @@
     g.textAlign = "left";
   };
 
+  // A line of steps through [time, value]; of points within a pixel the last counts. Returns where it ends.
+  const steps = (g, points, view, X, Y) => {
+    let x = null, y = 0, due = false;
+    g.beginPath();
+    for (let i = Math.max(0, lower(points.length, (j) => points[j][0], view.t0) - 1); i < points.length; i++) {
+      const nx = X(points[i][0]), ny = Y(points[i][1]);
+      if (x === null) { g.moveTo(nx, ny); x = nx; }
+      else if (nx - x < 1) due = true;
+      else {
+        if (due) g.lineTo(x, y);
+        g.lineTo(nx, y); g.lineTo(nx, ny);
+        x = nx; due = false;
+      }
+      y = ny;
+      if (points[i][0] > view.t1) break;
+    }
+    if (due) g.lineTo(x, y);
+    return x === null ? null : { x, y };
+  };
+
   // --- a run --------------------------------------------------------------------------------------------------------------
   const GROUPS = [["nodes", "Nodes"], ["partitions", "Partitions"], ["tasks", "Tasks"], ["job", "Checkpoints"], ["transactions", "Transactions"]];
-  const RESULT = ["done", "lost", "unknown"];
   const runView = (d, index) => {
     const S = (i) => (i < 0 ? "" : d.strings[i]);
     const live = el("p", { class: "live", role: "status" });
@@ -170,10 +234,19 @@
     d.lanes.forEach((lane) => { lane.most = 1; lane.lines.forEach((l) => l.points.forEach((p) => { if (p[1] > lane.most) lane.most = p[1]; })); });
     const laneOps = new Map();
     d.ops.forEach((op) => { const name = "client-" + op[0]; if (!laneOps.has(name)) laneOps.set(name, []); laneOps.get(name).push(op); });
-    const passes = (key, part, txn) => {
-      const f = view.filter;
-      return (!f.key || S(key) === f.key) && (!f.partition || S(part) === f.partition) && (!f.txn || String(txn) === f.txn);
+    const answered = (op) => (op[7] < 0 ? d.end : op[7]);
+    // The last answer up to each: where those begin that reach into a span of time.
+    laneOps.forEach((ops) => { let last = 0; ops.until = Float64Array.from(ops, (op) => (last = Math.max(last, answered(op)))); });
+    // The filter as numbers: texts would be compared tens of thousands of times a frame.
+    let want = {};
+    const filter = () => {
+      const f = view.filter, number = (text) => d.strings.indexOf(text);
+      want = { key: f.key && number(f.key), partition: f.partition && number(f.partition), split: Number(f.partition.split("-").pop()), txn: f.txn && Number(f.txn) };
     };
+    filter();
+    // -1 stands for a text that no record has, and is also what a record without one has.
+    const is = (wanted, has) => wanted === "" || (wanted === has && has >= 0);
+    const passes = (key, part, txn) => is(want.key, key) && is(want.partition, part) && is(want.txn, txn);
     const filtered = () => view.filter.key || view.filter.partition || view.filter.txn;
 
     // The timeline.
@@ -192,6 +265,22 @@
     };
     const left = (w) => (w < 600 ? 96 : 190);
     const MESSAGES = 600;
+    // From the frequent, which lie below, to the rare; those not named are rarer.
+    const MARKS = ["advance", "judge", "begin", "state", "idle", "barrier", "fire", "late"];
+    const mark = (g, kind, y, lh, c) => {
+      const fill = (name, draw) => { g.fillStyle = colour(name); return draw; };
+      const line = (name, draw) => { g.strokeStyle = colour(name); return draw; };
+      switch (kind) {
+        case "judge": return fill("judge", (x) => g.fillRect(x - 1, c - 3, 2, 6));
+        case "advance": return fill("advance", (x) => g.fillRect(x, y + lh - 4, 1, 4));
+        case "idle": return line("mark", (x) => g.strokeRect(x - 2, c - 2, 4, 4));
+        case "fire": return fill("fire", (x) => { g.beginPath(); g.moveTo(x, y + 2); g.lineTo(x + 4, y + 9); g.lineTo(x - 4, y + 9); g.fill(); });
+        case "barrier": return fill("barrier", (x) => g.fillRect(x - 1, y, 2, lh));
+        case "late": g.lineWidth = 2; return line("late", (x) => { g.beginPath(); g.moveTo(x - 3, c - 3); g.lineTo(x + 3, c + 3); g.moveTo(x + 3, c - 3); g.lineTo(x - 3, c + 3); g.stroke(); });
+        case "begin": case "state": return fill("muted", (x) => g.fillRect(x, y, 1, lh));
+        default: return fill(kind === "turn" ? "bad" : "mark", (x) => { g.beginPath(); g.moveTo(x, c - 5); g.lineTo(x + 4, c); g.lineTo(x, c + 5); g.lineTo(x - 4, c); g.fill(); });
+      }
+    };
     const paint = (g, w, h) => {
       const L = left(w), rows = places(), W = w - L, X = (t) => L + (t - view.t0) / (view.t1 - view.t0) * W;
       axis(g, w, L, view, 18, h);
@@ -203,7 +292,7 @@
         if (Math.min(X(b), w) - x > g.measureText(name).width) g.fillText(name, x, 26);
       });
       for (const { lane, y, h: lh } of rows) {
-        let odd = { 0: 0, 1: 0, 2: 0 };
+        const odd = { 0: 0, 1: 0, 2: 0 }, labels = [];
         for (const [a, b, row, kind, text] of lane.bands) {
           odd[row] += 1;
           if (b < view.t0 || a > view.t1) continue;
@@ -213,26 +302,22 @@
           g.fillStyle = colour(name); g.fillRect(x, by, bw, bh);
           if (lane.group === "transactions" || lane.group === "job") { g.strokeStyle = colour("line"); g.strokeRect(x + 0.5, by + 0.5, bw, bh - 1); }
           if (bw > 70 && (kind === "epoch" || kind === "isr" || kind === "down" || kind === "off" || kind === "paused")) {
-            g.fillStyle = colour("fg"); g.save(); g.beginPath(); g.rect(x, by, bw, bh); g.clip();
-            g.fillText(kind === "epoch" || kind === "isr" ? S(text) : kind, x + 4, by + bh / 2 + 0.5); g.restore();
+            labels.push([kind === "epoch" || kind === "isr" ? S(text).replace(/, (log end|partition epoch).*/, "") : kind, x, by, bw, bh, name]);
           }
         }
         const most = lane.most;
         for (const line of lane.lines) {
-          const n = line.points.length, from = Math.max(0, lower(n, (i) => line.points[i][0], view.t0) - 1);
           g.strokeStyle = colour(line.kind); g.lineWidth = line.kind === "high" ? 1.5 : 1; g.setLineDash(line.kind === "stable" ? [3, 2] : []);
-          g.beginPath();
-          let last = null;
-          for (let i = from; i < n; i++) {
-            const [t, v] = line.points[i], x = X(t), py = y + lh - 2 - v / most * (lh - 4);
-            if (last === null) g.moveTo(x, py);
-            else if (x - last < 0.4 && i < n - 1) continue;
-            else { g.lineTo(x, g.py); g.lineTo(x, py); }
-            g.py = py; last = x;
-            if (t > view.t1) break;
-          }
-          if (last !== null && last < w) g.lineTo(Math.min(w, X(d.end)), g.py);
+          const last = steps(g, line.points, view, X, (v) => y + lh - 2 - v / most * (lh - 4));
+          if (last && last.x < w) g.lineTo(Math.min(w, X(d.end)), last.y);
           g.stroke(); g.setLineDash([]); g.lineWidth = 1;
+        }
+        // After the lines, which would strike them out; where they would hide much of a line, they are left to the tip.
+        for (const [text, x, by, bw, bh, name] of labels) {
+          const wide = g.measureText(text).width + 8;
+          if (wide > bw || (wide > bw * 0.6 && lane.lines.length)) continue;
+          g.fillStyle = colour(name); g.fillRect(x, by, wide, bh);
+          g.fillStyle = colour("fg"); g.fillText(text, x + 4, by + bh / 2 + 0.5);
         }
       }
       // Faults lie over what they struck.
@@ -260,44 +345,53 @@
       const dim = filtered();
       for (const { lane, y, h: lh } of rows) {
         const ops = laneOps.get(lane.name);
+        // One that would not show beside another of its kind is left out, so a lane costs what it is wide and not what it holds.
+        // Those that the filter is not about go first, to lie below; those that the violation is about go last.
         if (ops) {
-          const from = Math.max(0, lower(ops.length, (i) => ops[i][6], view.t0) - 64);
-          let edge = -1, was = -1;
-          for (let i = from; i < ops.length && ops[i][6] <= view.t1; i++) {
-            const op = ops[i], x = X(op[6]), xe = op[7] < 0 ? X(d.end) : X(op[7]);
-            if (xe < L || (xe <= edge + 0.5 && was === op[8] && !op[10])) continue;
-            g.globalAlpha = dim && !passes(op[4], op[3], op[5]) ? 0.12 : op[7] < 0 ? 0.35 : 0.9;
-            g.fillStyle = op[10] ? colour("bad") : colour(op[8] === 0 ? "judge" : op[8] === 1 ? "late" : "barrier");
-            g.fillRect(x, op[10] ? y + 2 : y + lh * 0.45, Math.max(1.5, xe - x), op[10] ? lh - 4 : lh * 0.4);
-            edge = xe; was = op[8];
+          const groups = Array.from({ length: 7 }, () => []), edges = new Float64Array(7).fill(-1);
+          for (let i = lower(ops.length, (j) => ops.until[j], view.t0); i < ops.length && ops[i][6] <= view.t1; i++) {
+            const op = ops[i], xe = X(answered(op));
+            if (xe < L) continue;
+            const k = op[10] ? 6 : dim && !passes(op[4], op[3], op[5]) ? op[8] : 3 + op[8];
+            if (k < 6 && xe <= edges[k] + 0.5) continue;
+            edges[k] = xe;
+            const x = X(op[6]);
+            groups[k].push(x, Math.max(1.5, xe - x), op[7] < 0 ? 0.35 : 0.9);
           }
+          groups.forEach((list, k) => {
+            g.fillStyle = colour(k === 6 ? "bad" : ["judge", "late", "barrier"][k % 3]);
+            for (let i = 0; i < list.length; i += 3) {
+              g.globalAlpha = k < 3 ? 0.12 : list[i + 2];
+              g.fillRect(list[i], k === 6 ? y + 2 : y + lh * 0.45, list[i + 1], k === 6 ? lh - 4 : lh * 0.4);
+            }
+          });
           g.globalAlpha = 1;
         }
-        const n = lane.marks.length;
-        let lastX = -9, lastKind = "";
+        const n = lane.marks.length, c = y + lh / 2, kinds = new Map();
         for (let i = lower(n, (j) => lane.marks[j][0], view.t0); i < n && lane.marks[i][0] <= view.t1; i++) {
-          const [t, kind, , key, part, txn] = lane.marks[i], x = X(t);
-          if (kind === lastKind && x - lastX < 1) continue;
-          lastX = x; lastKind = kind;
-          g.globalAlpha = dim && !passes(key, part, txn) ? 0.12 : 1;
-          const c = y + lh / 2;
-          switch (kind) {
-            case "judge": g.fillStyle = colour("judge"); g.fillRect(x - 1, c - 3, 2, 6); break;
-            case "advance": g.fillStyle = colour("advance"); g.fillRect(x, y + lh - 4, 1, 4); break;
-            case "idle": g.strokeStyle = colour("mark"); g.strokeRect(x - 2, c - 2, 4, 4); break;
-            case "fire": g.fillStyle = colour("fire"); g.beginPath(); g.moveTo(x, y + 2); g.lineTo(x + 4, y + 9); g.lineTo(x - 4, y + 9); g.fill(); break;
-            case "barrier": g.fillStyle = colour("barrier"); g.fillRect(x - 1, y, 2, lh); break;
-            case "late": g.strokeStyle = colour("late"); g.lineWidth = 2; g.beginPath(); g.moveTo(x - 3, c - 3); g.lineTo(x + 3, c + 3); g.moveTo(x + 3, c - 3); g.lineTo(x - 3, c + 3); g.stroke(); g.lineWidth = 1; break;
-            case "begin": case "state": g.fillStyle = colour("muted"); g.fillRect(x, y, 1, lh); break;
-            default: g.fillStyle = colour(kind === "turn" ? "bad" : "mark"); g.beginPath(); g.moveTo(x, c - 5); g.lineTo(x + 4, c); g.lineTo(x, c + 5); g.lineTo(x - 4, c); g.fill();
+          const [t, kind, , key, part, txn] = lane.marks[i], x = X(t), off = dim && !passes(key, part, txn) ? 1 : 0;
+          let list = kinds.get(kind);
+          if (!list) kinds.set(kind, list = [[], []]);
+          list = list[off];
+          if (list.length && x - list[list.length - 1] < (kind === "fire" ? 2 : 1)) continue;
+          list.push(x);
+        }
+        const rank = (kind) => (MARKS.includes(kind) ? MARKS.indexOf(kind) : MARKS.length);
+        const sorted = [...kinds].sort((a, b) => rank(a[0]) - rank(b[0]));
+        for (const off of dim ? [1, 0] : [0]) {
+          g.globalAlpha = off ? 0.12 : 1;
+          for (const [kind, lists] of sorted) {
+            const draw = mark(g, kind, y, lh, c);
+            for (const x of lists[off]) draw(x);
+            g.lineWidth = 1;
           }
         }
         g.globalAlpha = 1;
       }
       if (d.violated != null && d.violated >= view.t0 && d.violated <= view.t1) {
         const x = Math.round(X(d.violated));
-        g.fillStyle = colour("bad"); g.fillRect(x - 1, 18, 2, h - 18);
-        g.fillText("violation", Math.min(x + 4, w - 50), h - 8);
+        g.fillStyle = colour("bad"); g.fillRect(x - 1, 18, 2, h - 32);
+        g.fillText("violation", Math.min(x + 4, w - 50), h - 22);
       }
       g.restore();
       if (m1 - m0 > MESSAGES && w - L > 300) { g.fillStyle = colour("muted"); g.textAlign = "right"; g.fillText(plural(m1 - m0, "message") + " in sight: zoom in to see them", w - 6, h - 8); g.textAlign = "left"; }
@@ -306,7 +400,8 @@
         g.save(); g.beginPath(); g.rect(0, y, L - 4, lh); g.clip(); g.fillText(lane.name, 6, y + lh / 2); g.restore();
       });
     };
-    paint.height = () => places().bottom + 14;
+    // Below the lanes a line for the violation's name and one for the number of messages.
+    paint.height = () => places().bottom + 28;
     paint.left = left;
     const hit = (x, y, t) => {
       const p = places().find((r) => y >= r.y && y <= r.y + r.h), px = (view.t1 - view.t0) / 600;
@@ -322,31 +417,35 @@
       return band ? { text: S(band[4]) } : null;
     };
     const opText = (op) => secs(op[6]) + " client " + op[0] + " operation " + op[1] + ": " + S(op[2]) + (op[3] < 0 ? "" : " to " + S(op[3])) + (op[4] < 0 ? "" : ", key " + S(op[4])) + (op[5] < 0 ? "" : ", transaction " + op[5]) + "; " + (op[7] < 0 ? "never answered" : S(op[9]) + " at " + secs(op[7]));
+    // Marks and operations of a lane in order of time, put together when asked for.
     const events = (lane) => {
-      // Sorted once, told only when asked for.
       if (!lane.events) {
-        const ops = (laneOps.get(lane.name) || []).map((o) => [o[6], () => opText(o)]);
-        lane.events = lane.marks.map((m) => [m[0], () => secs(m[0]) + " " + lane.name + ": " + S(m[2])]).concat(ops).sort((a, b) => a[0] - b[0]);
+        const ops = laneOps.get(lane.name) || [], marks = lane.marks, all = [];
+        for (let i = 0, j = 0; i < marks.length || j < ops.length;) {
+          if (j >= ops.length || (i < marks.length && marks[i][0] <= ops[j][6])) { const m = marks[i++]; all.push({ t: m[0], text: () => secs(m[0]) + " " + lane.name + ": " + S(m[2]) }); }
+          else { const op = ops[j++]; all.push({ t: op[6], text: () => opText(op) }); }
+        }
+        lane.events = all;
       }
       return lane.events;
     };
     const walk = (by) => {
       const rows = places();
       if (!rows.length) return;
-      view.at = view.at || { lane: rows[0].i, t: view.t0 };
-      const all = events(d.lanes[view.at.lane]), k = lower(all.length, (i) => all[i][0], view.at.t);
-      let i = by > 0 ? (all[k] && all[k][0] === view.at.t ? k + 1 : k) : k - 1;
+      view.at = view.at || { lane: rows[0].i, t: view.t0, i: null };
+      // Several events may have one time: the place among them is kept, not only the time.
+      const all = events(d.lanes[view.at.lane]), k = view.at.i, i = k == null ? lower(all.length, (j) => all[j].t, view.at.t) - (by < 0 ? 1 : 0) : k + by;
       if (!all[i]) { view.say(d.lanes[view.at.lane].name + ": no " + (by > 0 ? "later" : "earlier") + " event"); return; }
-      view.at.t = all[i][0];
-      if (all[i][0] < view.t0 || all[i][0] > view.t1) { const half = (view.t1 - view.t0) / 2; view.zoom(all[i][0] - half, all[i][0] + half); }
-      view.say(all[i][1]());
+      [view.at.t, view.at.i] = [all[i].t, i];
+      if (all[i].t < view.t0 || all[i].t > view.t1) { const half = (view.t1 - view.t0) / 2; view.zoom(all[i].t - half, all[i].t + half); }
+      view.say(all[i].text());
     };
     const change = (by) => {
       const rows = places();
       if (!rows.length) return;
       const k = view.at ? rows.findIndex((r) => r.i === view.at.lane) : -1;
       const next = rows[Math.max(0, Math.min(rows.length - 1, k + by))];
-      view.at = { lane: next.i, t: view.at ? view.at.t : view.t0 };
+      view.at = { lane: next.i, t: view.at ? view.at.t : view.t0, i: null };
       view.say("lane " + next.lane.name + ", " + plural(events(next.lane).length, "event"));
       view.redraws.forEach((f) => f());
     };
@@ -359,12 +458,13 @@
     for (const w of d.watermarks) for (const p of w.points) { if (p[1] < low) low = p[1]; if (p[1] > high) high = p[1]; }
     const DOTS = ["judge", "warn", "late", "advance"], TASKS = ["fire", "barrier", "stable", "bad", "warn", "judge"];
     const names = [...new Set(d.watermarks.map((w) => w.task))];
-    const firstJudged = (key, a, b) => { let t = Infinity; for (const r of d.records) if (r[1] >= a && r[1] < b && r[0] < t && S(r[2]) === key) t = r[0]; return t; };
     let windowsOf = { key: null, list: [] };
     const windows = () => {
       const key = view.filter.key || (d.guilty_window ? d.guilty_window[0] : null);
       if (windowsOf.key !== key) {
-        const list = key == null ? [] : d.panes.filter((p) => p.key === key).slice(0, 400).map((p) => ({ p, from: firstJudged(key, p.start, p.end) }));
+        const number = d.strings.indexOf(key), judged = d.records.filter((r) => r[2] === number);
+        const first = (a, b) => { const r = judged.find((r) => r[1] >= a && r[1] < b); return r ? r[0] : Infinity; };
+        const list = key == null ? [] : d.panes.filter((p) => p.key === key).slice(0, 400).map((p) => ({ p, from: first(p.start, p.end) }));
         windowsOf = { key, list };
       }
       return windowsOf.list;
@@ -382,31 +482,22 @@
         g.strokeStyle = colour(p.differs ? "bad" : "line"); g.strokeRect(X(a), Y(p.end), Math.max(2, X(b) - X(a)), Math.max(2, Y(p.start) - Y(p.end)));
       }
       // A dot where one of its kind is already drawn would not show.
-      const dim = filtered(), n = d.records.length, start = lower(n, (j) => d.records[j][0], view.t0), wide = Math.ceil(w / 2) + 2;
-      for (let cls = 0; cls < 4; cls++) {
-        const seen = new Uint8Array(wide * (Math.ceil(h / 2) + 2));
-        g.fillStyle = g.strokeStyle = colour(DOTS[cls]);
-        for (let i = start; i < n && d.records[i][0] <= view.t1; i++) {
-          const [t, e, key, part, , of] = d.records[i];
-          if (of !== cls) continue;
-          if (dim && ((view.filter.key && S(key) !== view.filter.key) || (view.filter.partition && !view.filter.partition.endsWith("-" + part)))) continue;
-          const x = X(t), y = Y(e), cell = (y >> 1) * wide + (x >> 1);
-          if (seen[cell]) continue;
-          seen[cell] = 1;
-          if (cls === 3) g.strokeRect(x - 1.5, y - 1.5, 3, 3); else g.fillRect(x - 1.5, y - 1.5, 3, 3);
-        }
+      const dim = filtered(), n = d.records.length, wide = Math.ceil(w / 2) + 2, seen = new Uint8Array(wide * (Math.ceil(h / 2) + 2)), dots = [[], [], [], []];
+      for (let i = lower(n, (j) => d.records[j][0], view.t0); i < n && d.records[i][0] <= view.t1; i++) {
+        const [t, e, key, part, , of] = d.records[i];
+        if (dim && !(is(want.key, key) && (want.partition === "" || want.split === part))) continue;
+        const x = X(t), y = Y(e), cell = (y >> 1) * wide + (x >> 1), bit = 1 << of;
+        if (seen[cell] & bit) continue;
+        seen[cell] |= bit;
+        dots[of].push(x - 1.5, y - 1.5);
       }
+      dots.forEach((list, of) => {
+        g.fillStyle = g.strokeStyle = colour(DOTS[of]);
+        for (let i = 0; i < list.length; i += 2) if (of === 3) g.strokeRect(list[i], list[i + 1], 3, 3); else g.fillRect(list[i], list[i + 1], 3, 3);
+      });
       for (const wm of d.watermarks) {
-        const pts = wm.points, k = names.indexOf(wm.task);
-        g.strokeStyle = colour(TASKS[k % TASKS.length]); g.setLineDash(wm.task.startsWith("source") ? [5, 3] : []); g.lineWidth = 1.5; g.beginPath();
-        const from = Math.max(0, lower(pts.length, (i) => pts[i][0], view.t0) - 1);
-        let py = null;
-        for (let i = from; i < pts.length; i++) {
-          const x = X(pts[i][0]), y = Y(pts[i][1]);
-          if (py === null) g.moveTo(x, y); else { g.lineTo(x, py); g.lineTo(x, y); }
-          py = y;
-          if (pts[i][0] > view.t1) break;
-        }
+        g.strokeStyle = colour(TASKS[names.indexOf(wm.task) % TASKS.length]); g.setLineDash(wm.task.startsWith("source") ? [5, 3] : []); g.lineWidth = 1.5;
+        steps(g, wm.points, view, X, Y);
         g.stroke();
       }
       g.setLineDash([]); g.lineWidth = 1;
@@ -426,7 +517,7 @@
     };
 
     // Filters and tables.
-    const refresh = () => { view.redraws.forEach((f) => f()); fillPanes(); fillOps(); };
+    const refresh = () => { filter(); view.redraws.forEach((f) => f()); fillPanes(); fillOps(); };
     const input = (name, label, options) => {
       const list = el("datalist", { id: "list-" + name + index }, [...options].slice(0, 2000).map((o) => el("option", { value: o })));
       const box = el("input", { type: "text", list: "list-" + name + index, autocomplete: "off", oninput: (e) => { view.filter[name] = e.target.value.trim(); refresh(); } });
@@ -443,13 +534,28 @@
       d.violated == null ? null : button("Jump to first violation", () => view.violation(), "v"),
       button("Whole run", () => view.fit(), "0"), button("Zoom in", () => view.scale(0.5), "+"), button("Zoom out", () => view.scale(2), "-"),
       button("Earlier", () => { const s = (view.t1 - view.t0) / 2; view.zoom(view.t0 - s, view.t1 - s); }, "left arrow"), button("Later", () => { const s = (view.t1 - view.t0) / 2; view.zoom(view.t0 + s, view.t1 + s); }, "right arrow"),
-      GROUPS.filter(([g]) => d.lanes.some((l) => l.group === g)).map(([g, name]) => el("label", {}, el("input", { type: "checkbox", checked: true, onchange: (e) => { if (e.target.checked) view.hidden.delete(g); else view.hidden.add(g); refresh(); } }), name)));
+      GROUPS.filter(([g]) => d.lanes.some((l) => l.group === g)).map(([g, name]) => el("label", {}, el("input", { type: "checkbox", checked: true, onchange: (e) => { if (e.target.checked) view.hidden.delete(g); else view.hidden.add(g); lanes.redraw(); } }), name)));
     const legend = (items) => el("ul", { class: "legend" }, items.map(([c, text]) => el("li", {}, el("i", { style: "background:var(--" + c + ")" }), text)));
 
     const differing = d.panes.filter((p) => p.differs).length;
     let onlyDiffer = differing > 0, onlyOdd = false;
-    const paneTable = virtual("Windows, expected beside found", [["key"], ["window, event time"], ["pane", "num"], ["op"], ["expected"], ["found"], ["fired", "num"], ["where"]], (p) => {
-      const row = [p.key, "[" + eventTime(p.start) + ", " + eventTime(p.end) + ")", p.pane, p.op, p.expected == null ? "none" : p.expected, p.found.length ? p.found.map((f) => f[0]).join(" and again ") : "none", p.fired == null ? "" : secs(p.fired), p.found.map((f) => f[1]).join(", ")];
+    // Long rows look alike side by side: of what was found, only what is not as expected.
+    const found = (p) => {
+      if (!p.found.length) return "none";
+      const fields = (p.expected || "").split(", "), times = new Map();
+      for (const [text] of p.found) {
+        const other = p.expected == null ? text : text.split(", ").filter((field) => !fields.includes(field)).join(", ");
+        const short = text === p.expected ? "as expected" : other || text;
+        times.set(short, (times.get(short) || 0) + 1);
+      }
+      return [...times].map(([text, n]) => (n > 1 ? text + ", " + n + " times" : text)).join("; ");
+    };
+    const within = (p) => {
+      const a = eventTime(p.start), b = eventTime(p.end), day = a.indexOf(" ") + 1;
+      return "[" + a + ", " + (day && b.startsWith(a.slice(0, day)) ? b.slice(day) : b) + ")";
+    };
+    const paneTable = virtual("Windows, expected beside found", [["key"], ["window, event time"], ["pane", "num"], ["op"], ["found"], ["expected"], ["fired", "num"], ["where"], ["found, in full", "full"]], (p) => {
+      const row = [p.key, within(p), p.pane, p.op, found(p), p.expected == null ? "none" : p.expected, p.fired == null ? "" : secs(p.fired), p.found.map((f) => f[1]).join(", "), p.found.map((f) => f[0]).join(" and again ")];
       row.class = p.differs ? "differs" : null;
       return row;
     });
@@ -466,7 +572,7 @@
     const opCount = el("p", { class: "muted" });
     const fillOps = () => {
       const list = d.ops.filter((o) => (!onlyOdd || o[8] !== 0 || o[10]) && passes(o[4], o[3], o[5]));
-      opTable.set(list); opCount.textContent = plural(list.length, "operation") + " of " + d.ops.length.toLocaleString("en") + ".";
+      opTable.set(list); opCount.textContent = plural(list.length, "operation") + " of " + thousands(d.ops.length) + ".";
     };
     const tick = (text, value, act) => el("label", {}, el("input", { type: "checkbox", checked: value, onchange: (e) => act(e.target.checked) }), text);
 
