@@ -1,4 +1,4 @@
-//! The book says what the program says: its transcripts run, and its tables are made from the program's own.
+//! The tables and the command-line reference of the book are made from the program.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -18,29 +18,6 @@ fn said(args: &[&str]) -> String {
     let output = command.current_dir(root()).args(args).env("COLUMNS", "100").output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-#[test]
-fn transcripts_are_what_the_program_says() {
-    // A copy, since runs leave their folders where they are started.
-    let tmp = tempfile::tempdir().unwrap();
-    copy(&root().join("book/src"), tmp.path());
-    trycmd::TestCases::new()
-        .register_bin("streamproof", Path::new(env!("CARGO_BIN_EXE_streamproof")))
-        .case(tmp.path().join("**/*.md"));
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
-        // Pictures have no transcripts.
-        if path.is_dir() && name != "gallery" && name != ".streamproof" {
-            copy(&path, &to.join(name));
-        } else if path.is_file() {
-            std::fs::copy(&path, to.join(name)).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -9,3 +9,4 @@ mod planted_bugs;
 mod regressions;
 mod smoke;
 mod tidy;
+mod transcripts;

@@ -89,7 +89,7 @@ fn job_without_events_or_with_a_scenario() {
     error: the following required arguments were not provided:
       --events <FILE>
 
-    Usage: streamproof run --job <FILE> --events <FILE> [SCENARIO]...
+    Usage: streamproof run --job <FILE> --events <FILE> [SCENARIO|PLAN.json]...
 
     For more information, try '--help'.
     "#);
