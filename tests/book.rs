@@ -108,11 +108,13 @@ fn exit_codes() -> String {
 
 /// The help of every verb, and of the verbs below them.
 fn command_line() -> String {
-    let mut out = format!("```text\n{}```\n", said(&["help"]));
+    // clap's empty lines have blanks.
+    let help = |args: &[&str]| said(args).lines().map(|line| line.trim_end().to_owned() + "\n").collect::<String>();
+    let mut out = format!("```text\n{}```\n", help(&["help"]));
     for verb in verbs(&[]) {
-        let _ = write!(out, "\n## {verb}\n\n```text\n{}```\n", said(&["help", &verb]));
+        let _ = write!(out, "\n## {verb}\n\n```text\n{}```\n", help(&["help", &verb]));
         for below in verbs(&[&verb]) {
-            let _ = write!(out, "\n### {verb} {below}\n\n```text\n{}```\n", said(&[&verb, "help", &below]));
+            let _ = write!(out, "\n### {verb} {below}\n\n```text\n{}```\n", help(&[&verb, "help", &below]));
         }
     }
     out

@@ -2,7 +2,8 @@
 //!
 //! A block of the language `console` is a session: lines that begin with `$ streamproof` are commands, `? N` after one is its
 //! exit code if that is not 0, and what follows is stdout, then stderr. `...` on a line of its own stands for any lines,
-//! `[..]` for anything in a line. The commands of a page run one after the other in a copy of the page's folder.
+//! `[..]` for anything in a line. Variables may stand before a command, as in a shell. The commands of a page run one after
+//! the other in a copy of the folder `PAGE.in` beside it, or of the page's own folder if there is none.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,7 @@ use snapbox::{Assert, IntoData};
 /// A command of a page, and what the page says it prints.
 struct Session {
     line: usize,
+    variables: Vec<(String, String)>,
     words: Vec<String>,
     exit: i32,
     output: String,
@@ -31,13 +33,15 @@ fn the_book_shows_what_the_program_says() {
             continue;
         }
         let dir = tempfile::tempdir().unwrap();
-        copy_files(page.parent().unwrap(), dir.path());
+        let own = page.with_extension("in");
+        copy_files(if own.is_dir() { &own } else { page.parent().unwrap() }, dir.path());
         for session in sessions {
             run += 1;
             let output = Command::new(env!("CARGO_BIN_EXE_streamproof"))
                 .current_dir(dir.path())
                 .args(&session.words)
                 .env("COLUMNS", "100")
+                .envs(session.variables)
                 .output()
                 .unwrap();
             let place = format!("{}:{}", page.display(), session.line);
@@ -83,9 +87,14 @@ fn sessions(page: &str) -> Vec<Session> {
             _ if line.starts_with("```") => inside = false,
             _ if !inside => {}
             _ if line.starts_with("$ ") => {
-                let mut words = words(&line[2..]).into_iter();
-                assert_eq!(words.next().as_deref(), Some("streamproof"), "line {}: {line}", n + 1);
-                all.push(Session { line: n + 1, words: words.collect(), exit: 0, output: String::new() });
+                let mut words = words(&line[2..]);
+                let at = words.iter().position(|word| !word.contains('=')).unwrap_or(0);
+                let variables = words
+                    .drain(..at)
+                    .filter_map(|word| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
+                let variables = variables.collect();
+                assert_eq!(words.remove(0), "streamproof", "line {}: {line}", n + 1);
+                all.push(Session { line: n + 1, variables, words, exit: 0, output: String::new() });
             }
             _ => {
                 let session = all.last_mut().expect("a command before its output");
