@@ -11,6 +11,8 @@ const MAX_STEPS: usize = 20;
 /// What can be done next: whole command lines, and a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Next {
+    /// Of its scenario: which plan and schedule, say; by default the seed.
+    pub name: Option<String>,
     pub replay: String,
     pub explain: Option<String>,
     /// Where everything known of it is, for another machine.
@@ -31,7 +33,8 @@ pub struct Smaller {
 pub fn text(report: &SeedReport, next: &Next) -> String {
     let mut out = String::new();
     let r = &mut out;
-    let _ = writeln!(r, "FAILED {} seed {}: {}", report.scenario, report.seed, report.verdict.word());
+    let name = next.name.clone().unwrap_or_else(|| format!("seed {}", report.seed));
+    let _ = writeln!(r, "FAILED {} {name}: {}", report.scenario, report.verdict.word());
     if let Some(note) = &report.note {
         let _ = writeln!(r, "  note      {note}");
     }

@@ -88,6 +88,14 @@ impl Task {
         }
     }
 
+    /// The same in a word, with its scenario.
+    pub fn label(&self) -> String {
+        match &self.source {
+            Source::Schedule { plan, n } => format!("{}#{n}", plan.display()),
+            _ => format!("{}/{}", self.scenario(), self.seed),
+        }
+    }
+
     /// The command that runs exactly this again.
     pub fn replay_command(&self) -> String {
         self.command("replay")

@@ -77,7 +77,7 @@ impl Outcome<'_> {
             out::data(&story::text(report, &next));
         }
         for (task, report) in self.failures.iter().skip(STORIES) {
-            out::line(&format!("FAILED {} seed {}: {}", report.scenario, report.seed, task.replay_command()));
+            out::line(&format!("FAILED {} {}: {}", report.scenario, task.title(), task.replay_command()));
         }
     }
 
@@ -114,6 +114,7 @@ impl Outcome<'_> {
 pub fn next(task: &Task, report: &SeedReport) -> Next {
     let told = !report.signatures().is_empty();
     Next {
+        name: Some(task.title()),
         replay: task.replay_command(),
         explain: told.then(|| task.explain_command()),
         capsule: None,

@@ -307,10 +307,10 @@ impl Session {
         match report.verdict {
             Verdict::Inconclusive => {
                 let note = report.note.as_deref().unwrap_or("no reason given");
-                self.bar.suspend(|| eprintln!("inconclusive: {}/{}: {note}", task.scenario(), task.seed));
+                self.bar.suspend(|| eprintln!("inconclusive: {}: {note}", task.label()));
             }
             verdict if verdict.is_failure() => {
-                self.bar.suspend(|| eprintln!("failed: {}/{}: {}", task.scenario(), task.seed, verdict.word()));
+                self.bar.suspend(|| eprintln!("failed: {}: {}", task.label(), verdict.word()));
                 self.keep_plan(&task);
             }
             _ => {}
@@ -388,7 +388,7 @@ impl Session {
                 output: store::plan_path(store.dir(), task).with_extension("faults.json"),
                 journal: false,
             };
-            eprintln!("{}/{}: trying which faults are enough", task.scenario(), task.seed);
+            eprintln!("{}: trying which faults are enough", task.label());
             // A quick look must not spoil the run it looks at: what it cannot say, `shrink` will.
             if let Ok(End::Shrunk(found)) = shrink::shrink(&order, options, interrupt, &mut |_| {})
                 && found.cuts > 0
