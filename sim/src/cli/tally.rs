@@ -74,7 +74,11 @@ impl Tally {
         if stopped == Some(Stopped::Interrupt) {
             self.exit = self.exit.worst(Exit::Interrupted);
         }
-        self.failures.sort_by(|a, b| (a.0.scenario(), a.0.seed).cmp(&(b.0.scenario(), b.0.seed)));
+        // Schedules of one plan by their numbers.
+        self.failures.sort_by_cached_key(|(task, _)| {
+            let label = task.label();
+            (task.scenario().to_owned(), task.seed, label.len(), label)
+        });
         self.totals.summary(wall_ms, stopped, self.exit.code())
     }
 }
