@@ -78,7 +78,11 @@ fn a_failing_run_says_which_faults_are_enough_and_how_to_shrink() {
     let text = transcript(&output);
     assert_eq!(output.status.code(), Some(10), "{text}");
     assert!(text.contains("stopped after 5 failing seeds"), "{text}");
-    assert!(text.contains("/early-ack.json#0: trying which faults are enough"), "{text}");
+    // Whichever of its schedules ended first.
+    let tried = |line: &str| {
+        line.starts_with("tests/regressions/early-ack.json#") && line.ends_with(": trying which faults are enough")
+    };
+    assert!(text.lines().any(tried), "{text}");
     assert!(text.contains("  enough    1 of its 2 faults\n"), "{text}");
     let last = String::from_utf8(output.stdout).unwrap();
     let last = last.lines().last().unwrap().trim().to_owned();
