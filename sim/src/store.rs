@@ -14,7 +14,7 @@
 //! folder that is named, and stays until somebody removes it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -120,7 +120,10 @@ impl Run {
 
     fn begin(dir: PathBuf, id: String, in_store: bool, start: Start) -> io::Result<Self> {
         let lock = File::create(dir.join(LOCK))?;
-        lock.try_lock()?;
+        // Some file systems have no locks: such a run is kept all the same.
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another run goes on in it"));
+        }
         let build = env!("CARGO_PKG_VERSION").to_owned();
         let header = RunHeader { version: VERSION, id: id.clone(), command: start.command, build, shard: start.shard };
         fs::write(dir.join("run.json"), serde_json::to_string_pretty(&header)? + "\n")?;
@@ -146,7 +149,9 @@ impl Run {
             report: &'a SeedReport,
         }
         serde_json::to_writer(&mut self.seeds, &Line { task, report })?;
-        self.seeds.write_all(b"\n")
+        // A run that is killed keeps what had finished.
+        self.seeds.write_all(b"\n")?;
+        self.seeds.flush()
     }
 
     /// Keeps the plan of a failure.
@@ -180,7 +185,8 @@ fn prune(root: &Path, keep: usize) {
     let surplus = ids.len().saturating_sub(keep);
     for dir in ids.drain(..surplus).map(|id| root.join(id)) {
         // One without a lock is of version 1, or was made this instant.
-        let goes_on = File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_err());
+        let goes_on =
+            File::open(dir.join(LOCK)).is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
         if !goes_on {
             // A run that cannot be removed harms nobody.
             let _ = fs::remove_dir_all(dir);
@@ -190,7 +196,17 @@ fn prune(root: &Path, keep: usize) {
 
 /// Where the plan of a failure is in the directory of its run.
 pub fn plan_path(run: &Path, task: &Task) -> PathBuf {
-    run.join("plans").join(format!("{}-{}.json", task.scenario(), task.seed))
+    run.join("plans").join(format!("{}.json", stem(task)))
+}
+
+/// A failure's name among the files of its run. A stored plan has a name of its own and many schedules.
+fn stem(task: &Task) -> String {
+    match &task.source {
+        Source::Schedule { plan, n } => {
+            format!("{}-{}-{n}", task.scenario(), plan.file_stem().unwrap_or_default().to_string_lossy())
+        }
+        _ => format!("{}-{}", task.scenario(), task.seed),
+    }
 }
 
 /// Where the capsules of a run are in its directory.
@@ -198,15 +214,9 @@ pub fn capsules_dir(run: &Path) -> PathBuf {
     run.join("capsules")
 }
 
-/// The file's name of a failure's capsule. A kept plan has a name of its own and many schedules.
+/// The file's name of a failure's capsule.
 pub fn capsule_name(task: &Task) -> String {
-    match &task.source {
-        Source::Schedule { plan, n } => {
-            let stem = plan.file_stem().unwrap_or_default().to_string_lossy();
-            format!("{}-{stem}-{n}.capsule", task.scenario())
-        }
-        _ => format!("{}-{}.capsule", task.scenario(), task.seed),
-    }
+    format!("{}.capsule", stem(task))
 }
 
 /// The capsule of a failure in the directory of its run, if it has one.
@@ -337,7 +347,6 @@ mod tests {
         }
         assert_eq!(run.name(), "20231114T221320Z");
         let dir = run.dir().to_owned();
-        run.seeds.flush().unwrap();
         assert!(ended(&dir).is_none());
         run.finish(&totals.summary(5, Some(Stopped::Failures), 10)).unwrap();
         let failed = failures(&dir).unwrap();

@@ -15,8 +15,9 @@
 //! One thread a slot, one more that reads its worker's stdout. Judging belongs to the worker, exit codes to the CLI.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -93,6 +94,10 @@ pub struct Finished {
     /// Whether it ran a second time.
     pub repeated: bool,
 }
+
+/// Signals by which people and engines end a process (POSIX).
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
 
 /// How often a waiting slot looks at the clock, the worker's memory and the interrupt.
 const TICK: Duration = Duration::from_millis(100);
@@ -236,7 +241,13 @@ impl Slot<'_> {
                 return Ok(None);
             }
             End::Died(why) => {
-                let status = self.worker.take().map_or_else(String::new, Worker::status);
+                let status = self.worker.take().and_then(Worker::status);
+                // A job that is ended tells all its processes: the worker heard it first.
+                if status.is_some_and(|status| matches!(status.signal(), Some(SIGINT | SIGTERM))) {
+                    self.interrupt.set();
+                    return Ok(None);
+                }
+                let status = status.map_or_else(String::new, |status| format!(" ({status})"));
                 unfinished(Verdict::HarnessFailed, format!("{why}{status}"))
             }
             End::TooLong => unfinished(
@@ -338,17 +349,17 @@ impl Worker {
         kib.parse::<u64>().ok().map(|kib| kib << 10)
     }
 
-    /// How it ended, for a sentence; waits for the end.
-    fn status(mut self) -> String {
+    /// How it ended; waits for the end.
+    fn status(mut self) -> Option<ExitStatus> {
         // Its pipes are closed or nonsense: do not wait for one that lingers.
         for _ in 0..20 {
             match self.child.try_wait() {
-                Ok(Some(status)) => return format!(" ({status})"),
+                Ok(Some(status)) => return Some(status),
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
                 Err(_) => break,
             }
         }
-        String::new()
+        None
     }
 }
 
@@ -442,6 +453,22 @@ done
             assert_eq!(all[0].report.verdict, Verdict::HarnessFailed);
             assert!(all[0].report.note.as_deref().unwrap_or_default().contains(note), "{:?}", all[0].report.note);
         }
+    }
+
+    #[test]
+    fn a_worker_that_is_told_to_end_ends_the_run_in_peace() {
+        let dir = tempfile::tempdir().unwrap();
+        let body = r#"if [ "$seed" = 2 ]; then kill -TERM $$; fi; report pass aa"#;
+        let options = Options { jobs: 1, ..script(&dir, body) };
+        let tasks = (0..9).map(|seed| Task { source: Source::Scenario("s".into()), seed, faults: None });
+        let (interrupt, mut seeds) = (Interrupt::default(), Vec::new());
+        run(tasks, &options, &interrupt, |finished| {
+            seeds.push(finished.task.seed);
+            true
+        })
+        .unwrap();
+        assert!(interrupt.is_set());
+        assert_eq!(seeds, [0, 1]);
     }
 
     #[test]

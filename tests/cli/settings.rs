@@ -1,5 +1,7 @@
 //! Profiles, variables and the command line, as their users see them.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use super::{streamproof, transcript};
@@ -45,6 +47,9 @@ fn a_mistake_in_the_file_is_one_clear_error() {
     assert!(!dir.path().join(".streamproof").exists(), "nothing is run");
     let output = streamproof(dir.path(), &["list", "faults"]);
     assert_eq!(output.status.code(), Some(0), "a verb that has no such setting is not disturbed");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
+    let output = command.arg("list").env("X", OsStr::from_bytes(b"\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "nor by another program's variable: {}", transcript(&output));
 }
 
 #[test]

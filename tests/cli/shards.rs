@@ -29,10 +29,12 @@ fn shards_put_together_are_one_run() {
     assert_eq!(output.status.code(), Some(0), "{}", transcript(&output));
     let said = summary(&output.stdout);
     assert_eq!((&said["seeds"], &said["passed"], &said["stopped"]), (&3.into(), &3.into(), &Value::Null));
-    let part = streamproof(dir.path(), &["report", "shards/2", "--merge", "--junit", "part.xml"]);
-    let text = transcript(&part);
+    std::fs::create_dir(dir.path().join("shards/3")).unwrap();
+    let args = ["report", "shards/2", "shards/3", "--merge", "--junit", "out/part.xml"];
+    let text = transcript(&streamproof(dir.path(), &args));
     assert!(text.starts_with("exit 1") && text.contains("error: 1 of 2 shards are missing: 1"), "{text}");
-    assert!(std::fs::read_to_string(dir.path().join("part.xml")).unwrap().contains("name=\"2 seeds pass\""));
+    assert!(text.contains("error: shards/3: there is no run in it"), "{text}");
+    assert!(std::fs::read_to_string(dir.path().join("out/part.xml")).unwrap().contains("name=\"2 seeds pass\""));
     let again = streamproof(dir.path(), &["run", "smoke", "--seeds", "1", "--run-dir", "shards/1"]);
     let text = transcript(&again);
     assert!(text.starts_with("exit 2") && text.contains("--run-dir shards/1: it is not empty"), "{text}");

@@ -22,6 +22,8 @@ pub struct Merged {
     tally: Tally,
     /// Runs that were cut short, and why; nothing is known of those that were killed.
     short: Vec<(String, Option<Stopped>)>,
+    /// Folders in which no run is.
+    lost: Vec<String>,
     /// Of each failure, by the command that replays it: the folder of its run.
     folders: BTreeMap<String, PathBuf>,
 }
@@ -60,9 +62,15 @@ impl Merged {
         Ok(())
     }
 
+    /// Adds a folder that holds no run.
+    pub fn lost(&mut self, dir: &str) {
+        self.lost.push(dir.to_owned());
+    }
+
     /// Writes the outcome; the exit code of one run of all the seeds, or 1 if a part is missing.
     pub fn tell(mut self, args: &ReportArgs) -> Exit {
-        for line in missing(&self.headers) {
+        let lost = self.lost.iter().map(|dir| format!("{dir}: there is no run in it"));
+        for line in lost.chain(missing(&self.headers)) {
             eprintln!("error: {line}");
             self.tally.exit = self.tally.exit.worst(Exit::Failed);
         }
@@ -77,7 +85,7 @@ impl Merged {
                 }
             }
         }
-        if self.short.is_empty() {
+        if self.short.is_empty() && self.lost.is_empty() {
             for line in self.tally.judge_whole() {
                 eprintln!("{line}");
             }

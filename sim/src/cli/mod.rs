@@ -56,7 +56,11 @@ impl Refusal {
 
 /// Of the process: parses the command line, runs the verb, returns the exit code.
 pub fn main() -> ExitCode {
-    let variables = std::env::vars().filter(|(name, _)| name.starts_with(settings::PREFIX)).collect();
+    // One of another program's may be no text.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| name.starts_with(settings::PREFIX))
+        .collect();
     let cwd = std::env::current_dir().unwrap_or_default();
     let Parsed { cli, settings, warnings } = match settings::parse(std::env::args_os().collect(), &variables, &cwd) {
         Ok(parsed) => parsed,

@@ -1,6 +1,7 @@
 //! stdout and stderr: data on the one, progress on the other.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -27,6 +28,17 @@ pub fn notes(notes: &[String]) {
     if notes.len() > SHOWN {
         eprintln!("warning: … and {} more such rows", notes.len() - SHOWN);
     }
+}
+
+/// Writes a file, in a folder that need not be there yet.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn file(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::create_dir_all(dir)?;
+    }
+    std::fs::write(path, text)
 }
 
 /// A bar on stderr, if that is a terminal; else nothing is drawn. Without a length, only what is done is counted.

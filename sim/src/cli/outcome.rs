@@ -100,12 +100,13 @@ impl Outcome<'_> {
                 eprintln!("warning: no step summary: {e}");
             }
         }
-        match self.junit.map(|path| (path, std::fs::write(path, ci::junit(self.summary, &failing)))) {
-            Some((path, Err(e))) => {
+        let Some(path) = self.junit else { return Exit::Pass };
+        match out::file(path, &ci::junit(self.summary, &failing)) {
+            Ok(()) => Exit::Pass,
+            Err(e) => {
                 eprintln!("error: {}: {e}", path.display());
                 Exit::Failed
             }
-            _ => Exit::Pass,
         }
     }
 }

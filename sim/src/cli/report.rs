@@ -29,12 +29,15 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     if runs.len() > 1 && !args.merge {
         return Err(Refusal::usage("several runs make one report with --merge"));
     }
+    let mut builder = SweepBuilder::default();
+    let (mut merged, mut pictures) = (Merged::default(), Vec::new());
+    // One shard that left nothing must not cost the report on the others.
+    let (lost, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|what| args.merge && Path::new(what).is_dir());
     if args.merge && (runs.is_empty() || !rest.is_empty()) {
         let other = rest.first().map_or_else(|| "nothing".to_owned(), |what| format!("`{what}`"));
         return Err(Refusal::usage(format!("--merge puts runs together, and {other} is no run")));
     }
-    let mut builder = SweepBuilder::default();
-    let (mut merged, mut pictures) = (Merged::default(), Vec::new());
+    lost.into_iter().for_each(|dir| merged.lost(dir));
     for dir in &runs {
         merged.add(dir, &mut builder)?;
         for path in store::capsules(dir) {
@@ -70,7 +73,7 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     let names = merged.headers.iter().map(|h| (h.id.clone(), format!("streamproof {}", h.command.join(" ")))).collect();
     let sweep = (!runs.is_empty()).then(|| builder.sweep(names, merged.wall_ms));
     let html = page::render(&title, sweep.as_ref(), &pictures);
-    write(&output, &html).map_err(|e| Refusal::failed(format!("{}: {e}", output.display())))?;
+    out::file(&output, &html).map_err(|e| Refusal::failed(format!("{}: {e}", output.display())))?;
     // With --merge the outcome is what stdout is for.
     let say = |path: &Path| match args.merge {
         true => eprintln!("{}", path.display()),
@@ -84,7 +87,7 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
         let Some(first) = pictures.first() else {
             return Err(Refusal::nothing(format!("there is no failure to write for {viewer}")));
         };
-        write(path, &of(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
+        out::file(path, &of(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
         say(path);
     }
     if args.open {
@@ -94,13 +97,6 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
         }
     }
     Ok(if args.merge { merged.tell(&args) } else { Exit::Pass })
-}
-
-fn write(path: &Path, html: &str) -> std::io::Result<()> {
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir)?;
-    }
-    std::fs::write(path, html)
 }
 
 /// With the newest earlier run of the same command, if it is kept.
