@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use scenarios::catalogue;
 use serde_json::Value;
 use streamproof::exit::Exit;
+
+use super::cli::program;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -14,8 +15,7 @@ fn root() -> PathBuf {
 
 /// What the program writes on stdout, in the checkout.
 fn said(args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
-    let output = command.current_dir(root()).args(args).env("COLUMNS", "100").output().unwrap();
+    let output = program().current_dir(root()).args(args).env("COLUMNS", "100").output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

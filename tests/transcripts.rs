@@ -6,9 +6,10 @@
 //! the other in a copy of the folder `PAGE.in` beside it, or of the page's own folder if there is none.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use snapbox::{Assert, IntoData};
+
+use super::cli::program;
 
 /// A command of a page, and what the page says it prints.
 struct Session {
@@ -37,7 +38,7 @@ fn the_book_shows_what_the_program_says() {
         copy_files(if own.is_dir() { &own } else { page.parent().unwrap() }, dir.path());
         for session in sessions {
             run += 1;
-            let output = Command::new(env!("CARGO_BIN_EXE_streamproof"))
+            let output = program()
                 .current_dir(dir.path())
                 .args(&session.words)
                 .env("COLUMNS", "100")

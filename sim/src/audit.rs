@@ -195,7 +195,11 @@ impl Workshop {
     /// If the folder cannot be made.
     pub fn runs(&self) -> Result<PathBuf, String> {
         let runs = self.build.with_file_name("runs");
-        fs::create_dir_all(&runs).map_err(|e| format!("{}: {e}", runs.display()))?;
+        // Nearer than the checkout's, and empty: what is planted is run as the audit says.
+        let settings = runs.join(crate::cli::settings::FILE);
+        fs::create_dir_all(&runs)
+            .and_then(|()| fs::write(settings, ""))
+            .map_err(|e| format!("{}: {e}", runs.display()))?;
         Ok(runs)
     }
 
@@ -214,7 +218,7 @@ impl Workshop {
     ) -> Result<Detection, String> {
         let started = Instant::now();
         let runs = self.runs()?;
-        let mut child = Command::new(program)
+        let mut child = patched(program)
             .current_dir(&runs)
             // Failures by other checks come first at times.
             .args(["run", &bug.scenario, "--format", "json", "--max-fail", "20"])
@@ -260,6 +264,17 @@ impl Workshop {
             None => Ok(out),
         }
     }
+}
+
+/// The patched program, without the settings of the one that plants.
+pub fn patched(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with(crate::cli::settings::PREFIX)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 impl Detection {

@@ -32,15 +32,19 @@ impl Interrupt {
             };
             let _ = ready.send(Ok(()));
             runtime.block_on(async {
+                // Not the flag: a worker that was told first may have set it.
+                let mut heard = false;
                 loop {
                     tokio::select! {
                         biased;
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                     }
-                    if shared.0.swap(true, Ordering::SeqCst) {
+                    if heard {
                         std::process::exit(i32::from(Exit::Interrupted.code()));
                     }
+                    heard = true;
+                    shared.set();
                 }
             });
         })?;

@@ -2,13 +2,14 @@
 //! says is guilty. Both by the patched program itself, as its user would.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use reports::signature::PANIC;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::audit::patched;
 use crate::bugs::{Bug, Guilty};
 
 /// What came of it.
@@ -70,7 +71,7 @@ pub fn learn(
 
 /// The last JSON line of a command's stdout.
 fn said(program: &Path, dir: &Path, args: &[&str]) -> Result<Value, String> {
-    let output = Command::new(program)
+    let output = patched(program)
         .current_dir(dir)
         .args(args)
         .stdin(Stdio::null())

@@ -15,9 +15,18 @@ mod shrinks;
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// The program, without the settings of whoever tests it.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STREAMPROOF_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Runs the program in `dir`.
 fn streamproof(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_streamproof")).current_dir(dir).args(args).output().expect("the program starts")
+    program().current_dir(dir).args(args).output().expect("the program starts")
 }
 
 /// Exit code, stdout and stderr as one text to snapshot.

@@ -2,16 +2,15 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::process::Command;
 
-use super::{streamproof, transcript};
+use super::{program, streamproof, transcript};
 
 #[test]
 fn show_config_says_what_holds_and_why() {
     let dir = tempfile::tempdir().unwrap();
     let file = "[profile.default]\njobs = 2\n[profile.nightly]\nscenarios = [\"swarm\"]\nfor = \"4h\"\nmax-fail = 20\n";
     std::fs::write(dir.path().join("streamproof.toml"), file).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
+    let mut command = program();
     command.current_dir(dir.path()).env("STREAMPROOF_PROFILE", "nightly").env("STREAMPROOF_SEED", "7");
     let output = command.args(["run", "--show-config", "--format", "text"]).output().unwrap();
     insta::assert_snapshot!(transcript(&output), @r"
@@ -47,7 +46,7 @@ fn a_mistake_in_the_file_is_one_clear_error() {
     assert!(!dir.path().join(".streamproof").exists(), "nothing is run");
     let output = streamproof(dir.path(), &["list", "faults"]);
     assert_eq!(output.status.code(), Some(0), "a verb that has no such setting is not disturbed");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
+    let mut command = program();
     let output = command.arg("list").env("X", OsStr::from_bytes(b"\xff")).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "nor by another program's variable: {}", transcript(&output));
 }

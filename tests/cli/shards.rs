@@ -43,7 +43,7 @@ fn shards_put_together_are_one_run() {
 #[test]
 fn a_time_limit_ends_a_run_in_peace() {
     let dir = tempfile::tempdir().unwrap();
-    let output = streamproof(dir.path(), &["run", "smoke", "--for", "1s", "--jobs", "1", "--format", "json"]);
+    let output = streamproof(dir.path(), &["run", "smoke", "--for", "3s", "--jobs", "1", "--format", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", transcript(&output));
     let said = summary(&output.stdout);
     assert!(said["seeds"].as_u64().unwrap() > 0 && said["stopped"] == "time", "{said}");

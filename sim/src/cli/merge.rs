@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use reports::SweepBuilder;
 use reports::summary::Stopped;
 
-use super::Refusal;
 use super::args::ReportArgs;
 use super::outcome::Outcome;
 use super::tally::Tally;
@@ -22,7 +21,7 @@ pub struct Merged {
     tally: Tally,
     /// Runs that were cut short, and why; nothing is known of those that were killed.
     short: Vec<(String, Option<Stopped>)>,
-    /// Folders in which no run is.
+    /// What is wrong with those of which nothing, or not all, is known.
     lost: Vec<String>,
     /// Of each failure, by the command that replays it: the folder of its run.
     folders: BTreeMap<String, PathBuf>,
@@ -32,8 +31,8 @@ impl Merged {
     /// Adds a run, to the figures and to the report's page.
     ///
     /// # Errors
-    /// A run that cannot be read.
-    pub fn add(&mut self, dir: &Path, builder: &mut SweepBuilder) -> Result<(), Refusal> {
+    /// A sentence: a run that cannot be read.
+    pub fn add(&mut self, dir: &Path, builder: &mut SweepBuilder) -> Result<(), String> {
         let (tally, folders) = (&mut self.tally, &mut self.folders);
         let header = store::read_run(dir, &mut |stored| {
             builder.add(&stored.report);
@@ -42,7 +41,7 @@ impl Merged {
             }
             tally.add(stored.task, stored.report);
         });
-        let header = header.map_err(Refusal::usage)?;
+        let header = header?;
         match store::ended(dir) {
             Some(ended) => {
                 self.wall_ms += ended.wall_ms;
@@ -62,15 +61,14 @@ impl Merged {
         Ok(())
     }
 
-    /// Adds a folder that holds no run.
-    pub fn lost(&mut self, dir: &str) {
-        self.lost.push(dir.to_owned());
+    /// Adds a folder that holds no run, or one that cannot be read, with why.
+    pub fn lost(&mut self, why: String) {
+        self.lost.push(why);
     }
 
     /// Writes the outcome; the exit code of one run of all the seeds, or 1 if a part is missing.
-    pub fn tell(mut self, args: &ReportArgs) -> Exit {
-        let lost = self.lost.iter().map(|dir| format!("{dir}: there is no run in it"));
-        for line in lost.chain(missing(&self.headers)) {
+    pub fn tell(&mut self, args: &ReportArgs) -> Exit {
+        for line in self.lost.iter().cloned().chain(missing(&self.headers)) {
             eprintln!("error: {line}");
             self.tally.exit = self.tally.exit.worst(Exit::Failed);
         }

@@ -19,7 +19,7 @@ mod replay;
 mod report;
 mod run;
 mod serve;
-mod settings;
+pub mod settings;
 mod shrink;
 pub mod suggest;
 mod tally;

@@ -37,12 +37,22 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
         let other = rest.first().map_or_else(|| "nothing".to_owned(), |what| format!("`{what}`"));
         return Err(Refusal::usage(format!("--merge puts runs together, and {other} is no run")));
     }
-    lost.into_iter().for_each(|dir| merged.lost(dir));
+    lost.into_iter().for_each(|dir| merged.lost(format!("{dir}: there is no run in it")));
     for dir in &runs {
-        merged.add(dir, &mut builder)?;
+        if let Err(why) = merged.add(dir, &mut builder) {
+            if !args.merge {
+                return Err(Refusal::usage(why));
+            }
+            merged.lost(why);
+        }
         for path in store::capsules(dir) {
-            if pictures.len() < MAX_PICTURES {
-                pictures.push(picture(&Capsule::read(&path).map_err(Refusal::usage)?, &path));
+            if pictures.len() >= MAX_PICTURES {
+                break;
+            }
+            match Capsule::read(&path) {
+                Ok(capsule) => pictures.push(picture(&capsule, &path)),
+                Err(why) if args.merge => eprintln!("warning: {why}"),
+                Err(why) => return Err(Refusal::usage(why)),
             }
         }
     }
@@ -73,6 +83,8 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     let names = merged.headers.iter().map(|h| (h.id.clone(), format!("streamproof {}", h.command.join(" ")))).collect();
     let sweep = (!runs.is_empty()).then(|| builder.sweep(names, merged.wall_ms));
     let html = page::render(&title, sweep.as_ref(), &pictures);
+    // Before anything is written: whatever comes of the files, the outcome is told.
+    let exit = if args.merge { merged.tell(&args) } else { Exit::Pass };
     out::file(&output, &html).map_err(|e| Refusal::failed(format!("{}: {e}", output.display())))?;
     // With --merge the outcome is what stdout is for.
     let say = |path: &Path| match args.merge {
@@ -85,6 +97,10 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     for (path, viewer, of) in exports {
         let Some(path) = path else { continue };
         let Some(first) = pictures.first() else {
+            if args.merge {
+                eprintln!("warning: there is no failure to write for {viewer}");
+                continue;
+            }
             return Err(Refusal::nothing(format!("there is no failure to write for {viewer}")));
         };
         out::file(path, &of(first)).map_err(|e| Refusal::failed(format!("{}: {e}", path.display())))?;
@@ -96,12 +112,16 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
             eprintln!("warning: failed to open it: is xdg-open there?");
         }
     }
-    Ok(if args.merge { merged.tell(&args) } else { Exit::Pass })
+    Ok(exit)
 }
 
 /// With the newest earlier run of the same command, if it is kept.
 fn compare(dir: &Path, header: &RunHeader, builder: &mut SweepBuilder) {
     let Some(root) = dir.parent() else { return };
+    // A folder of the user's has a name that says nothing of its time.
+    if dir.file_name().is_none_or(|name| name != header.id.as_str()) {
+        return;
+    }
     let ids = store::ids(root).unwrap_or_default();
     let earlier = ids.into_iter().rev().filter(|id| *id < header.id);
     for id in earlier {

@@ -175,6 +175,9 @@ fn select(args: &RunArgs) -> Result<Selection, Refusal> {
 /// The schedules of a plan, if a plan's file is named.
 fn plan(name: &str, args: &RunArgs) -> Result<Option<Vec<Task>>, Refusal> {
     let path = Path::new(name);
+    if catalogue::find(name).is_some() {
+        return Ok(None); // whatever files there are
+    }
     if !path.is_file() {
         return match name.ends_with(".json") {
             true => Err(Refusal::usage(format!("no plan file {name}"))),
@@ -296,6 +299,9 @@ impl Session {
         let Finished { task, mut report, repeated } = finished;
         self.tally.totals.repeated += u64::from(repeated);
         self.judge_canary(&task, &mut report);
+        if matches!(task.source, Source::Schedule { .. }) {
+            task.scenario().clone_into(&mut report.scenario); // a row of their own, whatever scenarios they come from
+        }
         let kept = self.store.as_mut().map_or(Ok(()), |store| store.add(&task, &report));
         if let Err(e) = kept {
             eprintln!("warning: this run is kept no further: {e}");
@@ -403,10 +409,13 @@ impl Session {
     fn end(mut self, stopped: Option<Stopped>, enough: &BTreeMap<String, Enough>, junit: Option<&Path>) -> Exit {
         self.bar.finish_and_clear();
         // What a whole run must see, its shards see together.
-        if stopped.is_none() && self.shard.is_none() {
-            for line in self.tally.judge_whole() {
-                eprintln!("{line}");
-            }
+        let lines = match (stopped, self.shard) {
+            (None, None) => self.tally.judge_whole(),
+            (Some(Stopped::Time), None) => self.tally.judge_long(),
+            _ => Vec::new(),
+        };
+        for line in lines {
+            eprintln!("{line}");
         }
         let wall_ms = self.started.elapsed().as_millis() as u64;
         let summary = self.tally.summary(wall_ms, stopped);

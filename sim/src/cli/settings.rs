@@ -156,12 +156,12 @@ pub fn parse(argv: Vec<OsString>, variables: &BTreeMap<String, String>, cwd: &Pa
         if given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) || (is_what && what_given) {
             continue;
         }
-        let Some((text, origin)) = layers.get(name) else { continue };
+        let Some((words, origin)) = layers.get(name) else { continue };
         if is_what && Some(origin.rank()) != what_rank {
             continue;
         }
-        let arguments = arguments(arg, text).map_err(|why| Stop::Refused(format!("{origin}: {name}: {why}")))?;
-        found.push((Setting { name: name.into(), value: text.clone(), origin: origin.clone() }, arguments));
+        let arguments = arguments(arg, words).map_err(|why| Stop::Refused(format!("{origin}: {name}: {why}")))?;
+        found.push((Setting { name: name.into(), value: words.join(","), origin: origin.clone() }, arguments));
     }
     let mut whole = argv;
     let open: Vec<OsString> = found.iter().flat_map(|(_, arguments)| arguments.iter().cloned()).collect();
@@ -214,9 +214,10 @@ fn is_flag(arg: &Arg) -> bool {
 }
 
 /// A setting as arguments.
-fn arguments(arg: &Arg, text: &str) -> Result<Vec<OsString>, String> {
+fn arguments(arg: &Arg, words: &[String]) -> Result<Vec<OsString>, String> {
+    let text = words.join(",");
     if is_flag(arg) {
-        return match text {
+        return match text.as_str() {
             "true" | "1" => Ok(vec![format!("--{}", name_of(arg)).into()]),
             "false" | "0" => Ok(Vec::new()),
             _ => Err(format!("`{text}` is neither true nor false")),
@@ -224,9 +225,9 @@ fn arguments(arg: &Arg, text: &str) -> Result<Vec<OsString>, String> {
     }
     match arg.get_long() {
         Some(long) => Ok(vec![format!("--{long}={text}").into()]),
-        None => match text.split([',', ' ']).find(|word| word.starts_with('-')) {
+        None => match words.iter().find(|word| word.starts_with('-')) {
             Some(option) => Err(format!("`{option}` is an option")),
-            None => Ok(text.split([',', ' ']).filter(|word| !word.is_empty()).map(OsString::from).collect()),
+            None => Ok(words.iter().map(OsString::from).collect()),
         },
     }
 }
@@ -264,11 +265,11 @@ fn variable(name: &str) -> String {
 
 /// What the environment and the file say, the higher before the lower.
 struct Layers {
-    values: BTreeMap<String, (String, Origin)>,
+    values: BTreeMap<String, (Vec<String>, Origin)>,
 }
 
 impl Layers {
-    fn get(&self, name: &str) -> Option<&(String, Origin)> {
+    fn get(&self, name: &str) -> Option<&(Vec<String>, Origin)> {
         self.values.get(name)
     }
 
@@ -290,10 +291,18 @@ impl Layers {
         };
         let profile = from("profile", "STREAMPROOF_PROFILE");
         let mut layers = Layers { values: BTreeMap::new() };
+        // A verb without settings must not fail by the settings of others.
+        if options.is_empty() {
+            return Ok(layers);
+        }
         for arg in options {
             let name = variable(name_of(arg));
             if let Some(text) = variables.get(&name).filter(|text| !text.is_empty()) {
-                layers.values.insert(name_of(arg).into(), (text.clone(), Origin::Variable(name)));
+                let words = match arg.get_long() {
+                    Some(_) => vec![text.clone()],
+                    None => text.split([',', ' ']).filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+                };
+                layers.values.insert(name_of(arg).into(), (words, Origin::Variable(name)));
             }
         }
         match (path, profile) {
@@ -329,14 +338,18 @@ impl Layers {
                     let hint = suggest::sentence(key, &keys);
                     return Err(named(&format_args!("profile {name}: `{key}` is no setting{hint}")));
                 };
-                let text = text_of(value).ok_or_else(|| {
+                let mut words = words_of(value).ok_or_else(|| {
                     named(&format_args!(
                         "profile {name}: {key}: write a string, a number, true, false or a list of strings"
                     ))
                 })?;
                 // A file's paths are seen from where it is.
                 let is_path = arg.get_value_hint() == ValueHint::AnyPath;
-                let text = if is_path { folder.join(text).display().to_string() } else { text };
+                for word in
+                    words.iter_mut().filter(|word| is_path || (arg.get_long().is_none() && word.ends_with(".json")))
+                {
+                    *word = folder.join(&*word).display().to_string();
+                }
                 let known = self.values.get(key).map(|(_, origin)| origin);
                 let replaces = match known {
                     None => name == profile || name == DEFAULT,
@@ -345,7 +358,7 @@ impl Layers {
                 };
                 if replaces {
                     let origin = Origin::Profile { name: name.clone(), file: path.to_owned() };
-                    self.values.insert(key.clone(), (text, origin));
+                    self.values.insert(key.clone(), (words, origin));
                 }
             }
         }
@@ -353,16 +366,13 @@ impl Layers {
     }
 }
 
-/// A file's value as it is written on a command line.
-fn text_of(value: &toml::Value) -> Option<String> {
+/// A file's value in the words of a command line.
+fn words_of(value: &toml::Value) -> Option<Vec<String>> {
     match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(n) => Some(n.to_string()),
-        toml::Value::Boolean(yes) => Some(yes.to_string()),
-        toml::Value::Array(all) => {
-            let words: Option<Vec<&str>> = all.iter().map(toml::Value::as_str).collect();
-            words.map(|words| words.join(","))
-        }
+        toml::Value::String(text) => Some(vec![text.clone()]),
+        toml::Value::Integer(n) => Some(vec![n.to_string()]),
+        toml::Value::Boolean(yes) => Some(vec![yes.to_string()]),
+        toml::Value::Array(all) => all.iter().map(|word| word.as_str().map(str::to_owned)).collect(),
         _ => None,
     }
 }
@@ -472,6 +482,10 @@ mod tests {
         assert_eq!((run.jobs, run.seed, run.seeds, run.no_shrink), (Some(2), 5, Some(10), true));
         assert_eq!(run.scenarios, ["smoke", "swarm"]);
         assert_eq!(run.junit, Some(here.0.path().join("out/junit.xml")), "seen from the file");
+        let plans = Here::new("[profile.default]\nscenarios = [\"my plans/a.json\", \"swarm\"]\n");
+        let run = plans.parse("streamproof").unwrap().cli.run;
+        let plan = plans.0.path().join("my plans/a.json").display().to_string();
+        assert_eq!(run.scenarios, [plan, "swarm".to_owned()], "plans too");
         let run = here.parse("streamproof --seed 5").unwrap().cli.run;
         assert_eq!((run.seed, run.jobs), (5, Some(2)));
     }
@@ -495,6 +509,8 @@ mod tests {
         assert_eq!(args.jobs, Some(3));
         let Some(Verb::Determinism(args)) = here.parse("streamproof determinism").unwrap().cli.verb else { panic!() };
         assert_eq!(args.seeds, 5, "of what another verb means by it, nothing");
+        let here = Here::new("no settings at all").with("STREAMPROOF_PROFILE", "nightly");
+        assert!(here.parse("streamproof list").is_ok(), "a verb without settings needs no file");
     }
 
     #[test]

@@ -8,10 +8,12 @@ use scenarios::Entry;
 use scenarios::catalogue;
 
 use crate::exit::Exit;
-use crate::task::{Source, Task};
+use crate::task::Task;
 
 /// Seeds of a scenario from which on its rare states must have been reached.
 const REACH_SEEDS: u64 = 200;
+/// Seeds of a canary of which one must be caught.
+const CANARY_SEEDS: u64 = 20;
 
 #[derive(Debug)]
 pub struct Tally {
@@ -23,21 +25,19 @@ pub struct Tally {
     pub exit: Exit,
     /// Of each scenario: seeds with every fault family, and the rare states they reached.
     reached: BTreeMap<String, (u64, BTreeSet<String>)>,
+    canary_seeds: BTreeMap<String, u64>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        let (totals, failures, undecided, reached) = Default::default();
-        Self { totals, failures, undecided, exit: Exit::Pass, reached }
+        let (totals, failures, undecided, reached, canary_seeds) = Default::default();
+        Self { totals, failures, undecided, exit: Exit::Pass, reached, canary_seeds }
     }
 }
 
 impl Tally {
     /// Adds a seed; one of a canary that was caught as the pass that it is.
-    pub fn add(&mut self, task: Task, mut report: SeedReport) {
-        if matches!(task.source, Source::Schedule { .. }) {
-            task.scenario().clone_into(&mut report.scenario); // a row of their own, whatever scenarios they come from
-        }
+    pub fn add(&mut self, task: Task, report: SeedReport) {
         if task.faults.is_none() {
             let (seeds, labels) = self.reached.entry(task.scenario().to_owned()).or_default();
             *seeds += 1;
@@ -52,15 +52,26 @@ impl Tally {
         }
     }
 
-    /// One seed of a canary.
+    /// One seed of a canary, or whether any of a run's was caught.
     pub fn canary(&mut self, name: &str, caught: bool) {
+        *self.canary_seeds.entry(name.to_owned()).or_default() += 1;
         *self.totals.canaries.entry(name.to_owned()).or_default() |= caught;
     }
 
     /// Of a run that was not cut short: what a whole one must have seen, and this one did not. They count in its exit code.
     pub fn judge_whole(&mut self) -> Vec<String> {
+        self.judge(1)
+    }
+
+    /// The same of a run that had as much time as it asked for: a canary counts from so many seeds on as a main job has.
+    pub fn judge_long(&mut self) -> Vec<String> {
+        self.judge(CANARY_SEEDS)
+    }
+
+    fn judge(&mut self, canary_seeds: u64) -> Vec<String> {
         let missing = not_reached(&self.reached);
-        if self.totals.canaries.values().any(|caught| !caught) {
+        let tried = |name: &String| self.canary_seeds.get(name).is_some_and(|seeds| *seeds >= canary_seeds);
+        if self.totals.canaries.iter().any(|(name, caught)| !caught && tried(name)) {
             self.exit = self.exit.worst(Exit::Blind);
         }
         if !missing.is_empty() {
@@ -96,6 +107,7 @@ fn not_reached(reached: &BTreeMap<String, (u64, BTreeSet<String>)>) -> Vec<(&'st
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Source;
 
     #[test]
     fn a_long_sweep_must_reach_its_rare_states() {
@@ -120,6 +132,8 @@ mod tests {
         tally.judge_whole();
         assert_eq!(tally.exit, Exit::Pass);
         tally.canary("canary_at_least_once", false);
+        tally.judge_long();
+        assert_eq!(tally.exit, Exit::Pass, "one seed may miss it");
         tally.judge_whole();
         assert_eq!(tally.exit, Exit::Blind);
     }

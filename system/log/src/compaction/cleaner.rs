@@ -107,6 +107,11 @@ impl LogCleaner {
     ) -> Result<Option<Pass>, LogError> {
         let (dir, expiry, truncations, aborted) = {
             let s = self.state.borrow();
+            // Other logs were cleaned since: this one may have been cut below the bound and have grown past it again, with a
+            // snapshot there, before anybody said that it is committed.
+            if s.uncleanable() < dirty.bound {
+                return Ok(None);
+            }
             let aborted = s.aborted.overlapping(s.start, dirty.bound);
             (s.dir.clone(), s.producers.expiry(), s.truncations, by_producer(&aborted))
         };
