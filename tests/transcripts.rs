@@ -1,4 +1,4 @@
-//! What the book and README show of a terminal is what the program says.
+//! What the book shows of a terminal is what the program says; README too, where it has such a block.
 //!
 //! A block of the language `console` is a session: lines that begin with `$ streamproof` are commands, `? N` after one is its
 //! exit code if that is not 0, and what follows is stdout, then stderr. `...` on a line of its own stands for any lines,

@@ -269,11 +269,7 @@ impl Workshop {
 /// The patched program, without the settings of the one that plants.
 pub fn patched(program: &Path) -> Command {
     let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with(crate::cli::settings::PREFIX)) {
-            command.env_remove(name);
-        }
-    }
+    crate::cli::settings::without(&mut command);
     command
 }
 

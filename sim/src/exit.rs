@@ -7,33 +7,21 @@ use reports::Verdict;
 /// Exit codes of `streamproof`. They are API: a number never changes its meaning.
 ///
 /// Of several outcomes the worst wins: 16 > 13 > 10 > 12 > 11 > 14 > 15, and 1 (streamproof itself failed) above them
-/// all, since nothing else can be trusted then.
+/// all, since nothing else can be trusted then. [`Exit::meaning`] says what each one says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Exit {
-    /// Every property held in every run.
     Pass = 0,
-    /// streamproof itself failed: a bug in it, a results store it cannot write, a worker that cannot start.
     Failed = 1,
-    /// The command line, a job file, a plan or a data directory is wrong; nothing was run or written.
     Usage = 2,
-    /// The command was right and selected nothing.
     NothingSelected = 4,
-    /// A safety property was violated.
     Unsafe = 10,
-    /// After the faults stopped, the system did not converge within the plan's bound.
     NotLive = 11,
-    /// A node of the system panicked.
     Panicked = 12,
-    /// The same plan ran twice and differed.
     NotDeterministic = 13,
-    /// Something could not be decided, and nothing failed.
     Inconclusive = 14,
-    /// Rare states that the run had to reach were not reached.
     NotReached = 15,
-    /// A canary was not caught: the harness is blind.
     Blind = 16,
-    /// Interrupted, and nothing had failed by then.
     Interrupted = 130,
 }
 

@@ -18,9 +18,7 @@ use std::process::{Command, Output};
 /// The program, without the settings of whoever tests it.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamproof"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STREAMPROOF_")) {
-        command.env_remove(name);
-    }
+    streamproof::cli::settings::without(&mut command);
     command
 }
 

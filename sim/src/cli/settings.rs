@@ -45,6 +45,14 @@ const WHAT: [&str; 3] = ["scenarios", "job", "events"];
 /// Variables that mean something else.
 const OTHER_VARIABLES: [&str; 3] = ["PROFILE", "CONFIG", "LISTEN"];
 
+/// Takes the settings of this process from a command: what it starts has its own.
+pub fn without(command: &mut std::process::Command) -> &mut std::process::Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(PREFIX)) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {

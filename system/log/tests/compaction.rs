@@ -373,6 +373,28 @@ fn what_may_be_truncated_is_not_cleaned_by_nor_does_it_shadow_anything() {
 }
 
 #[test]
+fn a_bound_of_before_a_truncation_is_not_cleaned_to() {
+    on_node(|dir| async move {
+        let (mut log, _) = Log::open_from(&dir, small(), 0, NOW).await.unwrap();
+        append(&mut log, plain(&[(b"k", Some(1))])).await;
+        log.roll(NOW).await.unwrap();
+        append(&mut log, plain(&[(b"k", Some(2))])).await;
+        log.roll(NOW).await.unwrap();
+        append(&mut log, plain(&[(b"other", Some(3))])).await;
+        settle(&mut log).await;
+        let cleaner = (log.reader().cleaner(), self::cleaner());
+        let dirty = cleaner.0.dirty(&cleaner.1, 0).unwrap();
+        // While other logs are cleaned, this one is cut, and grows to the same segments: nobody has said that they are
+        // committed.
+        log.truncate_to(1, NOW).await.unwrap();
+        append(&mut log, plain(&[(b"k", Some(4))])).await;
+        log.roll(NOW).await.unwrap();
+        append(&mut log, plain(&[(b"other", Some(5))])).await;
+        assert!(cleaner.0.begin(dirty, &cleaner.1, 0, NOW).await.unwrap().is_none());
+    });
+}
+
+#[test]
 fn a_follower_takes_over_the_holes_and_its_end_stays_when_it_is_cut_in_one() {
     on_node(|dir| async move {
         let (mut leader, _) = Log::open(dir.join("leader"), small(), NOW).await.unwrap();
