@@ -57,11 +57,39 @@ fn generate(seed: u64, families: &Families) -> Plan {
         };
         strike(&mut plan, Family::Process, Trigger::At { ms }, action);
     }
+    unheard(&mut plan);
     let space = FaultSpace { from_ms: 500, to_ms: 11_000 };
     let menu = Menu { net: (0, 2), crash_points: (0, 2), duplicates: (0, 2), ..Menu::default() };
     faults(&mut plan, space, menu);
     plan.budgets.safety_ms = 14_000;
     plan
+}
+
+/// Members that the coordinator hears, and who do not hear it: they miss the answer that tells a round's result, or that of
+/// a commit. Others whom it hears late.
+fn unheard(plan: &mut Plan) {
+    let coordinator = Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 });
+    for family in [Family::Net, Family::Duplicates] {
+        let mut rng = stream(plan, "unheard", &[family as u64]);
+        for _ in 0..rng.range(0, 4) {
+            let ms = rng.range(1_000, 12_000);
+            let there: Vec<u32> = plan.clients.iter().filter(|c| is_there(c, ms)).map(|c| c.id).collect();
+            let member = Target::Node(NodeName::new(Role::Client, *rng.choose(&there)));
+            let action = match family {
+                Family::Net => {
+                    Action::Cut { from: coordinator, to: member, both: false, for_ms: rng.range(300, 2_500) }
+                }
+                _ => Action::Straggle {
+                    from: member,
+                    to: coordinator,
+                    per_million: rng.range(100_000, 500_000) as u32,
+                    up_to_ms: plan.knobs.client.request_timeout_ms + rng.range(100, 2_000),
+                    for_ms: rng.range(500, 2_500),
+                },
+            };
+            strike(plan, family, Trigger::At { ms }, action);
+        }
+    }
 }
 
 /// A member at this time.
