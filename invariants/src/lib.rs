@@ -16,6 +16,7 @@ mod conservation;
 mod context;
 mod convergence;
 mod copied_once;
+mod decided_once;
 mod evidence;
 mod failed_absent;
 #[doc(hidden)]
@@ -83,6 +84,7 @@ pub fn all() -> &'static [Property] {
         high_watermark::PROPERTY,
         last_stable_offset::PROPERTY,
         transaction_atomicity::PROPERTY,
+        decided_once::PROPERTY,
         no_aborted_read::PROPERTY,
         read_equals_disk::PROPERTY,
         logs_agree::PROPERTY,

@@ -56,6 +56,7 @@ pub const BROKER_PROPERTIES: &[&str] = &[
     "high-watermark-monotonic",
     "last-stable-offset-monotonic",
     "transaction-atomicity",
+    "decided-once",
     "no-aborted-read",
     "read-equals-disk",
 ];

@@ -139,6 +139,15 @@ pub(crate) enum LastBatch {
     Marker(Offset),
 }
 
+impl LastBatch {
+    /// The last offset of the batch: a marker is alone in its own.
+    pub fn last_offset(self) -> Offset {
+        match self {
+            LastBatch::Data(offset) | LastBatch::Marker(offset) => offset,
+        }
+    }
+}
+
 /// All producers of one log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerStates {

@@ -243,6 +243,15 @@ impl Pass {
         state.poisoned || state.truncations != self.truncations
     }
 
+    /// A producer's last batch stays, if only its header: whoever copies the log from its start, or rebuilds what it knew of
+    /// producers, tells a retry by it. Nothing else shows for long after it is gone (KAFKA-5490).
+    fn check_forgettable(&self, gone: &BatchHeader) {
+        if let Some(last) = self.filter.facts().last_batches.get(&gone.producer_id) {
+            let (id, at) = (gone.producer_id, gone.last_offset());
+            assert!(last.last_offset() != at, "the last batch of producer {id}, up to offset {at}, is cleaned away");
+        }
+    }
+
     /// Whether anything differs from the sources, and how many of them were written: those that fit. `None` if the log was
     /// truncated meanwhile.
     async fn write(&mut self, sources: &[Source], out: &mut Output) -> Result<Option<(bool, usize)>, LogError> {
@@ -269,7 +278,10 @@ impl Pass {
                         let header = header.map_err(|e| corrupt(&source.path, 0, 0, e.to_string()))?;
                         out.push(header, bytes).await?;
                     }
-                    Fate::Drop => changed = true,
+                    Fate::Drop => {
+                        self.check_forgettable(&header);
+                        changed = true;
+                    }
                 }
             }
         }
