@@ -1,11 +1,12 @@
 //! What the book shows of a terminal is what the program says; README too, where it has such a block.
 //!
-//! A block of the language `console` is a session: lines that begin with `$ streamproof` are commands, `? N` after one is its
-//! exit code if that is not 0, and what follows is stdout, then stderr. `...` on a line of its own stands for any lines,
+//! A block of the language `console` is a session: lines that begin with `$ streamproof` are commands (`$ sed` edits what one
+//! of them left), `? N` after one is its exit code if that is not 0, and what follows is stdout, then stderr. `...` on a line of its own stands for any lines,
 //! `[..]` for anything in a line. Variables may stand before a command, as in a shell. The commands of a page run one after
 //! the other in a copy of the folder `PAGE.in` beside it, or of the page's own folder if there is none.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use snapbox::{Assert, IntoData};
 
@@ -14,6 +15,7 @@ use super::cli::program;
 /// A command of a page, and what the page says it prints.
 struct Session {
     line: usize,
+    program: String,
     variables: Vec<(String, String)>,
     words: Vec<String>,
     exit: i32,
@@ -38,7 +40,11 @@ fn the_book_shows_what_the_program_says() {
         copy_files(if own.is_dir() { &own } else { page.parent().unwrap() }, dir.path());
         for session in sessions {
             run += 1;
-            let output = program()
+            let mut command = match session.program.as_str() {
+                "streamproof" => program(),
+                other => Command::new(other),
+            };
+            let output = command
                 .current_dir(dir.path())
                 .args(&session.words)
                 .env("COLUMNS", "100")
@@ -94,8 +100,9 @@ fn sessions(page: &str) -> Vec<Session> {
                     .drain(..at)
                     .filter_map(|word| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
                 let variables = variables.collect();
-                assert_eq!(words.remove(0), "streamproof", "line {}: {line}", n + 1);
-                all.push(Session { line: n + 1, variables, words, exit: 0, output: String::new() });
+                let program = words.remove(0);
+                assert!(["streamproof", "sed"].contains(&program.as_str()), "line {}: {line}", n + 1);
+                all.push(Session { line: n + 1, program, variables, words, exit: 0, output: String::new() });
             }
             _ => {
                 let session = all.last_mut().expect("a command before its output");

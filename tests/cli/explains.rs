@@ -53,6 +53,9 @@ fn a_failure_leaves_a_capsule_that_replays_explains_and_reports() {
     assert_eq!(whole.status.code(), Some(0), "{text}");
     assert!(text.contains("without any fault it fails in 0 of 3 runs"), "{text}");
     assert!(text.contains("How probable the failure was") && text.contains("inevitable from "), "{text}");
+    assert_eq!(printed(&text, "shrink  "), ["shrink", "c.capsule"]);
+    assert_eq!(printed(&text, "fixed?  "), ["replay", "c.capsule"]);
+    assert_eq!(printed(&text, "report  "), ["report", "c.capsule"]);
     // The report of the capsule holds what was found out; the report of the run holds the sweep.
     let report = streamproof(elsewhere.path(), &["report", "c.capsule"]);
     assert_eq!(report.status.code(), Some(0), "{}", transcript(&report));

@@ -24,6 +24,7 @@ fn a_canary_shrinks_to_its_cause() {
     let path = ".streamproof/shrunk/canary_page_cache-1.json";
     assert_eq!((&summary["type"], &summary["plan"]), (&"shrunk".into(), &path.into()));
     assert_eq!(summary["replay"], format!("streamproof replay {path}"));
+    assert_eq!(summary["next"], format!("streamproof explain {path}"), "a canary's plan is not kept");
     assert_eq!(summary["complete"], true);
     let small = plan(&dir.path().join(path));
     assert!(small.faults.len() <= 2 && small.records().count() <= 5, "{text}");

@@ -1,6 +1,7 @@
 """Throughput, latency, start and memory of three brokers, ours beside Apache Kafka's, in one run.
 
-Usage: bench.py PROGRAM. Prints a table for README and keeps the numbers in `bench.json` of the interop directory.
+Usage: bench.py PROGRAM. Prints the table of book/src/reference/figures.md and keeps the numbers in `bench.json` of the
+interop directory.
 
 Each system runs alone: ours in the page cache (as Kafka does by default), ours with an fsync before each
 acknowledgement, Kafka at its defaults. The clients are Kafka's performance producer and share the machine. Throughput is

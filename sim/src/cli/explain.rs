@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::explain::{self, Found, Order};
 use crate::interrupt::Interrupt;
 use crate::supervisor::Options;
-use crate::task::Source;
+use crate::task::{Source, Task, quote};
 
 pub fn run(args: ExplainArgs) -> Result<Exit, Refusal> {
     let mut all = which::select(&args.which)?;
@@ -54,9 +54,19 @@ pub fn run(args: ExplainArgs) -> Result<Exit, Refusal> {
     }
     match args.format {
         Format::Json => out::line(&json_line("explanation", &told)),
-        Format::Text => out::data(&told.text()),
+        Format::Text => {
+            out::data(&told.text());
+            out::data(&what_next(&named.task, &path));
+        }
     }
     Ok(if interrupt.is_set() { Exit::Interrupted } else { Exit::Pass })
+}
+
+/// The commands that come after the story, as a failing run prints them.
+fn what_next(task: &Task, capsule: &Path) -> String {
+    let (shrink, replay) = (task.shrink_command(), task.replay_command());
+    let capsule = quote(&capsule.display().to_string());
+    format!("\nWhat next\n  shrink    {shrink}\n  report    streamproof report {capsule}\n  fixed?    {replay}\n")
 }
 
 /// The story of a capsule.

@@ -249,6 +249,8 @@ struct Session {
     left: BTreeMap<String, (u64, u64)>,
     store: Option<store::Run>,
     planner: Planner,
+    /// A canary's seed that was caught, for whoever wants to see a failure: the first by name and number.
+    example: Option<Task>,
     bar: indicatif::ProgressBar,
 }
 
@@ -285,6 +287,7 @@ impl Session {
             },
             store,
             planner: Planner::default(),
+            example: None,
             bar: out::bar((!endless).then_some(total)),
         })
     }
@@ -362,6 +365,10 @@ impl Session {
             report.failures.clear();
             report.fault_steps.clear();
             report.note = Some(format!("canary caught by {property}"));
+            let place = (task.scenario(), task.seed);
+            if self.example.as_ref().is_none_or(|first| place < (first.scenario(), first.seed)) {
+                self.example = Some(task.clone());
+            }
         }
     }
 
@@ -442,6 +449,10 @@ impl Session {
             format: self.format,
             junit,
         };
-        self.tally.exit.worst(told.tell())
+        let exit = self.tally.exit.worst(told.tell());
+        if let (Some(task), Exit::Pass, RunFormat::Text) = (&self.example, exit, self.format) {
+            out::line(&format!("see a canary fail: {}", task.replay_command()));
+        }
+        exit
     }
 }

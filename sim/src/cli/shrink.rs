@@ -10,6 +10,7 @@ use super::args::{Format, ShrinkArgs};
 use super::run::options;
 use super::which::{self, Named};
 use super::{Refusal, out};
+use crate::canary;
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::plans::Planner;
@@ -96,6 +97,8 @@ fn default_output(named: &Named) -> PathBuf {
 fn summary(order: &Order, found: &Found, wall_ms: u64, replay: &str) -> Shrunk {
     let plan = (found.cuts > 0).then(|| shown(&order.output));
     let next = match &plan {
+        // Its plan is not kept: it fails by design.
+        Some(plan) if canary::must_fail(&order.plan.scenario).is_some() => format!("streamproof explain {plan}"),
         Some(plan) => format!("streamproof regress add {plan} NAME --story 'WHAT WAS WRONG'"),
         None => replay.to_owned(),
     };
