@@ -84,6 +84,15 @@ pub enum Schedule {
 }
 
 impl Plan {
+    /// The topic's name. A plan that [`Plan::validate`] passed has the topics that its faults name.
+    pub fn name_of(&self, topic: TopicRef) -> &str {
+        match topic {
+            TopicRef::Workload(index) => &self.topics[index as usize].name,
+            TopicRef::Offsets => "__consumer_offsets",
+            TopicRef::Transactions => "__transaction_state",
+        }
+    }
+
     /// Reads a stored plan and validates it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use scenarios::Plan;
-use scenarios::plan::{Action, CrashPoint, Fault, Partition, Persistence, Role, Target, TopicRef, Trigger, When};
+use scenarios::plan::{Action, CrashPoint, Fault, Partition, Persistence, Role, Target, Trigger, When};
 use world::{FaultId, LinkLaw, NodeId, PowerLaw, SimTime, Status};
 
 use crate::deploy::{Cluster, disk_law, link_law};
@@ -170,12 +170,7 @@ fn resolve_all(cluster: &Cluster, plan: &Plan, target: Target, fault: u32) -> Ve
 
 /// The leader and the replicas of a partition, as brokers know them.
 fn state_of(cluster: &Cluster, plan: &Plan, at: Partition) -> Option<(i32, Vec<i32>)> {
-    let topic = match at.topic {
-        TopicRef::Workload(topic) => plan.topics[topic as usize].name.as_str(),
-        TopicRef::Offsets => "__consumer_offsets",
-        TopicRef::Transactions => "__transaction_state",
-    };
-    cluster.view().partition(topic, at.partition)
+    cluster.view().partition(plan.name_of(at.topic), at.partition)
 }
 
 /// The node meant. A role is resolved among those that are up, by a draw of the world, and so is a leader that nobody

@@ -18,7 +18,7 @@ use client::{Admin, Client, Isolation, NewTopic, OffsetSpec, TopicPartition};
 use history::{Span, Violation, Witness};
 use models::JobSpec;
 use scenarios::Plan;
-use scenarios::plan::{ClientRole, Member, NodeName, Role, Topic};
+use scenarios::plan::{ClientRole, Member, NodeName, Role, Topic, TopicRef};
 use world::World;
 
 use super::finale::{self, Logs};
@@ -108,6 +108,7 @@ pub(super) async fn run(world: World, plan: &Plan, recording: Recording) -> Endi
         Ok(logs) => ending.logs = logs,
         Err(e) => ending.stuck.push(liveness("the final read failed", e)),
     }
+    topics.extend([TopicRef::Offsets, TopicRef::Transactions].map(|of| plan.name_of(of).to_owned()));
     ending.logs.add_disks(&cluster, &topics);
     ending.ended_ns = world.now().as_nanos();
     ending
