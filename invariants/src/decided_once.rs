@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use history::{LogRecord, LogSource, PartitionLog, Verdict, Witness};
+use history::{LogRecord, LogSource, PartitionLog, TransactionState, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -41,7 +41,7 @@ fn check(context: &Context<'_>) -> Verdict {
 
 fn judge(node: u32, log: &PartitionLog, found: &mut Violations) {
     let mut newest: BTreeMap<(String, i64), (i16, i64)> = BTreeMap::new();
-    let mut decisions: BTreeMap<(String, i64, i16), (State, i64)> = BTreeMap::new();
+    let mut decisions: BTreeMap<(String, i64, i16), (TransactionState, i64)> = BTreeMap::new();
     for record in log.records.iter().filter(|r| r.control.is_none()) {
         let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
         let Some((id, entry)) = key_of(key).zip(value_of(value)) else {
@@ -65,7 +65,7 @@ fn judge(node: u32, log: &PartitionLog, found: &mut Violations) {
             found.add(None, "the transaction log goes back to an earlier epoch", witness);
         }
         *last = (*last).max((epoch, record.offset));
-        if !state.is_decision() {
+        if !is_decision(state) {
             continue;
         }
         match decisions.get(&(id.clone(), producer, epoch)) {
@@ -82,7 +82,7 @@ fn judge(node: u32, log: &PartitionLog, found: &mut Violations) {
     }
 }
 
-fn place(record: &LogRecord, state: State) -> String {
+fn place(record: &LogRecord, state: TransactionState) -> String {
     format!("offset {}, {state:?}, leader epoch {}", record.offset, record.leader_epoch)
 }
 
@@ -90,26 +90,11 @@ fn place(record: &LogRecord, state: State) -> String {
 struct Entry {
     producer: i64,
     epoch: i16,
-    state: State,
+    state: TransactionState,
 }
 
-/// By Kafka's numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Empty,
-    Ongoing,
-    PrepareCommit,
-    PrepareAbort,
-    CompleteCommit,
-    CompleteAbort,
-    Dead,
-    PrepareEpochFence,
-}
-
-impl State {
-    fn is_decision(self) -> bool {
-        matches!(self, State::PrepareCommit | State::PrepareAbort)
-    }
+fn is_decision(state: TransactionState) -> bool {
+    matches!(state, TransactionState::PrepareCommit | TransactionState::PrepareAbort)
 }
 
 /// TransactionLogKey: version, transactional id.
@@ -121,21 +106,20 @@ fn key_of(bytes: &[u8]) -> Option<String> {
     whole.then(|| id.to_owned())
 }
 
-/// TransactionLogValue: version, producer id, producer epoch, time-out, state.
+/// TransactionLogValue: version, producer id, producer epoch, time-out, state by its number.
 fn value_of(bytes: &[u8]) -> Option<Entry> {
     let (version, rest) = bytes.split_first_chunk()?;
     let (producer, rest) = rest.split_first_chunk()?;
     let (epoch, rest) = rest.split_first_chunk()?;
     let (_timeout_ms, rest) = rest.split_first_chunk::<4>()?;
     let state = match rest.first()? {
-        0 => State::Empty,
-        1 => State::Ongoing,
-        2 => State::PrepareCommit,
-        3 => State::PrepareAbort,
-        4 => State::CompleteCommit,
-        5 => State::CompleteAbort,
-        6 => State::Dead,
-        7 => State::PrepareEpochFence,
+        0 => TransactionState::Empty,
+        1 => TransactionState::Ongoing,
+        2 => TransactionState::PrepareCommit,
+        3 => TransactionState::PrepareAbort,
+        4 => TransactionState::CompleteCommit,
+        5 => TransactionState::CompleteAbort,
+        6 => TransactionState::Dead,
         _ => return None,
     };
     let known = (0..=1).contains(&i16::from_be_bytes(*version));
