@@ -485,22 +485,37 @@ impl Log {
 
     /// Begins a sync of everything appended so far. Appends may go on while it runs. Give its result to
     /// [`Log::flushed`]. A closed segment was synced when it rolled.
+    ///
+    /// A failed sync is fatal, and at once: the kernel may have dropped the pages, and a second sync that is under way beside
+    /// it succeeds without them. Were the failure known only when its result is taken in, a roll in between would close a
+    /// segment that has a hole.
     pub fn flusher(&self) -> impl Future<Output = Result<Flushed, LogError>> + 'static + use<> {
+        let log = Rc::clone(&self.state);
         let state = self.state.borrow();
         let active = state.active();
         let (file, path) = (active.file.clone(), active.path.clone());
         let flushed = Flushed { offset: active.next, segment: active.base, position: active.size };
         async move {
-            file.sync().await.map_err(LogError::storage("sync", &path))?;
-            Ok(flushed)
+            let synced = file.sync().await;
+            let mut log = log.borrow_mut();
+            match synced {
+                Err(e) => {
+                    log.poisoned = true;
+                    Err(LogError::storage("sync", &path)(e))
+                }
+                Ok(()) if log.poisoned => {
+                    env::sometimes!(true, "log: a sync succeeded after one had failed");
+                    Err(LogError::Poisoned { path: log.dir.clone() })
+                }
+                Ok(()) => Ok(flushed),
+            }
         }
     }
 
-    /// Takes in the end of a sync. A failed one is fatal: the kernel may have dropped the pages and a second sync would
-    /// succeed without them, so the log refuses everything from now on.
+    /// Takes in the end of a sync. The error of a failed one comes out as it is, whoever has met the poisoned log before.
     pub async fn flushed(&mut self, result: Result<Flushed, LogError>) -> Result<Offset, LogError> {
+        let flushed = result?;
         self.usable()?;
-        let flushed = self.poison_if_fatal(result)?;
         self.note_flushed(&flushed);
         let write = {
             let state = self.state.borrow();
