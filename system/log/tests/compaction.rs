@@ -631,6 +631,31 @@ async fn run(dir: PathBuf, steps: Vec<Step>) {
     check(&log, &model).await;
 }
 
+/// Of a marker that began a leader epoch the header stays. What its producer committed afterwards was hidden from readers: they
+/// were told of the aborted transaction, and never of its end.
+#[test]
+fn an_aborted_transaction_is_forgotten_with_its_marker_also_where_an_epoch_begins() {
+    let data = |producer, keys: &[u8]| Step::Data { producer, keys: keys.iter().map(|key| (*key, false)).collect() };
+    let clean = |later_ms| Step::Clean { later_ms, memory: 100 };
+    let steps = vec![
+        data(0, &[0]),
+        data(3, &[0, 0, 0]),
+        Step::Epoch,
+        Step::End { producer: 3, commit: false },
+        data(3, &[0, 0, 4, 0]),
+        Step::End { producer: 3, commit: true },
+        data(0, &[0, 0, 0, 0]),
+        data(0, &[0, 0, 0, 0]),
+        clean(0),
+        clean(0),
+        clean(394),
+        Step::Roll,
+        data(0, &[0]),
+        clean(606),
+    ];
+    on_node(|dir| run(dir, steps));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
     #[test]

@@ -56,7 +56,7 @@ pub struct Cleaned {
     pub(super) replaces: Vec<Offset>,
     /// Their bytes.
     pub(super) source_bytes: u64,
-    /// Offsets of the control batches that stay.
+    /// Offsets of the markers that stay.
     pub(super) controls: BTreeSet<Offset>,
     pub(super) truncations: u64,
     pub(super) file_path: PathBuf,
@@ -357,7 +357,9 @@ impl Output {
 
     async fn push(&mut self, header: BatchHeader, bytes: Bytes) -> Result<(), LogError> {
         self.segment.note(&header, &bytes, self.interval, Instant::from_nanos(0));
-        if header.is_control() {
+        // An emptied marker ends nothing: were its aborted transaction still told of, readers would skip what its producer
+        // committed afterwards.
+        if header.is_control() && header.records_count > 0 {
             self.controls.insert(header.base_offset);
         }
         self.pending.extend_from_slice(&bytes);
