@@ -61,16 +61,14 @@ pub const ENTRY: Entry = Entry {
 
 fn generate(seed: u64, families: &Families) -> Plan {
     let mut plan = base(ENTRY.name, seed, families);
-    let mut rng = stream(&plan, "story", &[]);
-    if rng.chance(3, 10)
-        && let Some(generate) = rng.choose(STORIES).generate
-    {
-        // Seldom: a story has few families, and without one of them it often is none.
-        switch_off(&mut plan, 1, 10);
-        let on = Family::ALL.into_iter().filter(|f| !plan.families_off.contains(f)).collect();
-        return story(generate(seed, &on));
-    }
     switch_off(&mut plan, 3, 10);
+    let mut rng = stream(&plan, "story", &[]);
+    if rng.chance(3, 10) {
+        let on = Family::ALL.into_iter().filter(|f| !plan.families_off.contains(f)).collect();
+        if let Some(generate) = rng.choose(STORIES).generate {
+            return story(generate(seed, &on));
+        }
+    }
     with_a_job(plan)
 }
 
