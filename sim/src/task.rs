@@ -4,7 +4,7 @@
 //! [`VERSION`]: a worker of another build refuses to answer rather than guess.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use reports::SeedReport;
 use scenarios::Plan;
@@ -71,8 +71,7 @@ impl Task {
             Source::Scenario(name) => name,
             Source::Job { .. } => "job",
             Source::Plan(_) => "plan",
-            Source::Schedule { plan, .. } if plan.starts_with(crate::regressions::DIR) => "regressions",
-            Source::Schedule { .. } => "plan",
+            Source::Schedule { plan, .. } => plan_scenario(plan),
             Source::Capsule(_) => "capsule",
             Source::Inline { plan, .. } => &plan.scenario,
         }
@@ -138,6 +137,11 @@ impl Task {
         command.push_str(&format!(" {}/{}", self.scenario(), self.seed));
         command
     }
+}
+
+/// What stands for a scenario where a stored plan runs.
+pub fn plan_scenario(plan: &Path) -> &'static str {
+    if plan.starts_with(crate::regressions::DIR) { "regressions" } else { "plan" }
 }
 
 /// Quotes for a POSIX shell where needed.
