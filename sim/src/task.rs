@@ -81,7 +81,8 @@ impl Task {
     pub fn title(&self) -> String {
         match &self.source {
             Source::Schedule { plan, n } => {
-                format!("{} schedule {n}", plan.file_stem().unwrap_or_default().to_string_lossy())
+                let name = plan.strip_prefix(crate::regressions::DIR).unwrap_or(plan).with_extension("");
+                format!("{} schedule {n}", name.display())
             }
             _ => format!("seed {}", self.seed),
         }
@@ -204,5 +205,8 @@ mod tests {
         assert_eq!(task.replay_command(), "streamproof replay p/a.json");
         task.source = Source::Schedule { plan: "p/a.json".into(), n: 7 };
         assert_eq!(task.shrink_command(), "streamproof shrink 'p/a.json#7'");
+        assert_eq!(task.title(), "p/a schedule 7", "another folder may have an a.json too");
+        task.source = Source::Schedule { plan: "tests/regressions/a.json".into(), n: 7 };
+        assert_eq!(task.title(), "a schedule 7");
     }
 }

@@ -52,6 +52,20 @@ impl Kept {
         };
         Task { source: kept.unwrap_or_else(|| task.source.clone()), ..task.clone() }
     }
+
+    /// Why it is not run from the file that it ran from.
+    fn why(&self) -> Option<String> {
+        match &self.task.source {
+            Source::Schedule { plan, .. } => {
+                Some(format!("{} is not what it was when it ran: the run's copy is taken", plan.display()))
+            }
+            Source::Job { job, events } => {
+                let gone = if job.is_file() { events } else { job };
+                Some(format!("{} is gone: the plans that the run kept are taken", gone.display()))
+            }
+            _ => None,
+        }
+    }
 }
 
 fn same_content(one: &Path, other: &Path) -> bool {
@@ -128,14 +142,14 @@ fn stored(what: &str) -> Result<Vec<Named>, Refusal> {
         let mut one = |f: Stored| {
             let kept = Kept { dir: dir.to_owned(), task: f.task };
             let task = kept.again();
-            if let (Source::Schedule { plan, .. }, true) = (&kept.task.source, task != kept.task)
-                && told.insert(plan.clone())
-            {
-                eprintln!("{} is not what it was when it ran: the run's copy is taken", plan.display());
+            if task != kept.task {
+                told.extend(kept.why());
             }
             Named { task, before: Some(f.report), run: Some(kept), exact: false }
         };
-        failed.into_iter().map(&mut one).collect::<Vec<_>>()
+        let all: Vec<Named> = failed.into_iter().map(&mut one).collect();
+        told.iter().for_each(|why| eprintln!("{why}"));
+        all
     };
     if let Some(dir) = store::run_dir(what) {
         let failed = store::failures(&dir).map_err(Refusal::usage)?;
@@ -191,5 +205,6 @@ mod tests {
         std::fs::create_dir_all(stored.parent().unwrap()).unwrap();
         std::fs::write(&stored, "{}").unwrap();
         assert_eq!(job.again().source, Source::Plan(stored), "the job is gone");
+        assert!(job.why().unwrap().ends_with("job.toml is gone: the plans that the run kept are taken"));
     }
 }
