@@ -86,7 +86,8 @@ pub struct Stats {
     /// Enabled faults by family: how many the plan holds and how many took effect.
     pub faults: BTreeMap<String, FaultCount>,
     /// Faults by family and by what the job was busy with as they struck: how many struck then and how many took effect.
-    /// Without those that were never carried out, and crash points that no node reached. Empty without a job.
+    /// Without those that were never carried out, and crash points and failing syncs that no node reached. Empty without a
+    /// job.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub faults_by_job_phase: BTreeMap<String, BTreeMap<JobPhase, FaultCount>>,
     /// Fault families that this plan switches off. Empty for scenarios that do not choose families.

@@ -253,7 +253,7 @@ pub fn capsule(task: &Task, path: &Path, options: &Options, interrupt: &Interrup
 /// Where the capsule of a single run goes.
 pub fn capsule_path(task: &Task) -> PathBuf {
     let name = match &task.source {
-        Source::Plan(path) => format!("{}.capsule", path.file_stem().unwrap_or_default().to_string_lossy()),
+        Source::Plan(path) => format!("{}.capsule", crate::store::plan_name(path)),
         _ => crate::store::capsule_name(task),
     };
     PathBuf::from(".streamproof/capsules").join(name)

@@ -26,14 +26,17 @@ pub struct Lesson {
     pub wall_ms: u64,
     /// Nothing more could be cut in that time.
     pub complete: bool,
-    /// Whether the explanation names the guilty step; not known if the header names none.
+    /// Whether the explanation names the guilty step; not known if the header names none, or there is no explanation.
     pub guilty_named: Option<bool>,
+    /// Why there is no explanation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_explained: Option<String>,
 }
 
 /// Shrinks a failure with the patched program and has it explained, in the folder of its runs.
 ///
 /// # Errors
-/// If the program does not say what it must.
+/// If the program does not say what it must of shrinking.
 pub fn learn(
     program: &Path,
     runs: &Path,
@@ -54,7 +57,10 @@ pub fn learn(
     // A panic is no property, and what the run ended by.
     let property: &[&str] = if check == PANIC { &[] } else { &["--property", check] };
     let explained = said(program, runs, &[&["explain", of], property, &["--no-runs", "--format", "json"]].concat());
-    let named = |guilty: &Guilty| explained.as_ref().is_ok_and(|told| names(told, guilty));
+    let guilty_named = match (&explained, &bug.guilty) {
+        (Ok(told), Some(guilty)) => Some(names(told, guilty)),
+        _ => None,
+    };
     Ok(Lesson {
         bug: bug.name.clone(),
         seed,
@@ -65,7 +71,8 @@ pub fn learn(
         records: size("after", "records")?,
         wall_ms,
         complete: shrunk["complete"] == true,
-        guilty_named: bug.guilty.as_ref().map(named),
+        guilty_named,
+        not_explained: explained.err(),
     })
 }
 
@@ -101,7 +108,40 @@ fn names(told: &Value, guilty: &Guilty) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    /// What is learned of a program that shrinks, and does `explain` as told.
+    fn learned(explain: &str) -> Lesson {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        let shrunk =
+            r#"{"before":{"faults":4,"records":90},"after":{"faults":1,"records":3},"plan":"p","complete":true}"#;
+        let text = format!("#!/bin/sh\ncase $1 in\nshrink) echo '{shrunk}' ;;\nexplain) {explain} ;;\nesac\n");
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let header = "what: a\nscenario: smoke\ncheck: acked-durable\nseeds: 9\nguilty: broker-0: power-loss\n";
+        let bug = Bug::parse("b", &format!("{header}\ndiff --git a/x b/x\n")).unwrap();
+        learn(&program, dir.path(), &bug, (7, "acked-durable"), 1, Duration::from_secs(1)).unwrap()
+    }
+
+    #[test]
+    fn a_failing_explanation_is_no_verdict_on_the_guilty_step() {
+        let step = r#"echo '{"steps":[{"who":"broker-0","what":"power-loss: 28 writes lost"}]}'"#;
+        let lesson = learned(step);
+        assert_eq!((lesson.guilty_named, lesson.not_explained), (Some(true), None));
+        assert_eq!((lesson.faults, lesson.faults_before, lesson.records), (1, 4, 3));
+        let lesson = learned(r#"echo '{"steps":[]}'"#);
+        assert_eq!((lesson.guilty_named, lesson.not_explained), (Some(false), None));
+        let lesson = learned("echo 'error: p: of another build' >&2; exit 2");
+        assert_eq!(lesson.guilty_named, None);
+        let why = lesson.not_explained.unwrap();
+        assert!(
+            why.contains("`explain b-7.json") && why.ends_with("exit status: 2: error: p: of another build"),
+            "{why}"
+        );
+    }
 
     #[test]
     fn the_guilty_step_is_found_in_its_place() {

@@ -27,5 +27,6 @@ pub mod serve;
 pub mod shrink;
 pub mod store;
 pub mod supervisor;
+pub mod sweep;
 pub mod task;
 pub mod worker;

@@ -1,9 +1,10 @@
 //! The results store: what finished runs leave behind for `replay RUN`.
 //!
 //! ```text
-//! .streamproof/runs/<id>/run.json            version, command line, build, shard
+//! .streamproof/runs/<id>/run.json            version, command line, build, shard and of what sweep
 //!                       /lock                locked while the run goes on
 //!                       /seeds.jsonl         one SeedReport a line, in the order they finished
+//!                       /given/NAME.json     a copy of each plan file that was to run
 //!                       /plans/S-N.json      the plan of each failure
 //!                       /capsules/S-N.capsule    all that is known of it, for another machine
 //!                       /summary.json        once the run has ended, also by Ctrl-C
@@ -13,7 +14,7 @@
 //! says: the oldest go when a new one starts, but none that still goes on, however old. With `--run-dir` a run has the
 //! folder that is named, and stays until somebody removes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -22,12 +23,16 @@ use reports::summary::Stopped;
 use reports::{SeedReport, Summary};
 use scenarios::Plan;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
+use crate::build_info::Build;
+use crate::regressions;
 use crate::selection::Shard;
-use crate::task::{Source, Task};
+use crate::sweep::Sweep;
+use crate::task::{Source, Task, plan_scenario};
 
-/// Version of the directory's layout and files. Version 2 may name a shard.
-pub const VERSION: u32 = 2;
+/// Version of the directory's layout and files. Version 2 may name a shard; version 3 says of what sweep, and names the build.
+pub const VERSION: u32 = 3;
 const OLDEST_VERSION: u32 = 1;
 
 /// The directory of all runs, under the current one.
@@ -41,11 +46,23 @@ pub struct RunHeader {
     pub version: u32,
     pub id: String,
     pub command: Vec<String>,
-    /// Version of the program that ran.
-    pub build: String,
+    /// The program that ran.
+    pub build: Program,
     /// Which part of a sweep it is, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
+    /// The sweep that it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Sweep>,
+}
+
+/// What is known of a program that ran.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Program {
+    Build(Box<Build>),
+    /// All that run.json had up to version 2.
+    Version(String),
 }
 
 /// What is known of a run before its first seed.
@@ -54,6 +71,10 @@ pub struct Start {
     pub command: Vec<String>,
     pub now: jiff::Timestamp,
     pub shard: Option<Shard>,
+    /// Of a shard.
+    pub sweep: Option<Sweep>,
+    /// Plan files that it is to run.
+    pub plans: BTreeSet<PathBuf>,
 }
 
 /// A stored seed.
@@ -100,7 +121,10 @@ impl Run {
                 }
             })
             .unwrap_or_else(|| Err(io::Error::other("1000 runs in one second")))?;
-        let run = Self::begin(dir, id, true, start)?;
+        let run = Self::begin(dir.clone(), id, true, start).inspect_err(|_| {
+            // Without its run.json nobody would ever remove it.
+            let _ = fs::remove_dir_all(&dir);
+        })?;
         prune(root, keep);
         Ok(run)
     }
@@ -124,8 +148,19 @@ impl Run {
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another run goes on in it"));
         }
-        let build = env!("CARGO_PKG_VERSION").to_owned();
-        let header = RunHeader { version: VERSION, id: id.clone(), command: start.command, build, shard: start.shard };
+        for plan in &start.plans {
+            let copy = given(&dir, plan);
+            fs::create_dir_all(dir.join(GIVEN))?;
+            fs::copy(plan, copy).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", plan.display())))?;
+        }
+        let header = RunHeader {
+            version: VERSION,
+            id: id.clone(),
+            command: start.command,
+            build: Program::Build(Box::new(Build::current())),
+            shard: start.shard,
+            sweep: start.sweep,
+        };
         fs::write(dir.join("run.json"), serde_json::to_string_pretty(&header)? + "\n")?;
         let seeds = BufWriter::new(File::create(dir.join("seeds.jsonl"))?);
         Ok(Self { id, dir, in_store, seeds, _lock: lock })
@@ -174,6 +209,7 @@ impl Run {
 }
 
 const LOCK: &str = "lock";
+const GIVEN: &str = "given";
 
 fn stamp(start: &Start) -> String {
     start.now.strftime("%Y%m%dT%H%M%SZ").to_string()
@@ -202,11 +238,27 @@ pub fn plan_path(run: &Path, task: &Task) -> PathBuf {
 /// A failure's name among the files of its run. A stored plan has a name of its own and many schedules.
 fn stem(task: &Task) -> String {
     match &task.source {
-        Source::Schedule { plan, n } => {
-            format!("{}-{}-{n}", task.scenario(), plan.file_stem().unwrap_or_default().to_string_lossy())
-        }
+        Source::Schedule { plan, n } => format!("{}-{}-{n}", task.scenario(), plan_name(plan)),
         _ => format!("{}-{}", task.scenario(), task.seed),
     }
+}
+
+/// What stands for a plan file in the names of other files. Two of one name in two folders are two plans, so a path with a
+/// folder adds its hash; kept plans are all in one.
+pub fn plan_name(plan: &Path) -> String {
+    let plan = plan.strip_prefix(".").unwrap_or(plan);
+    let name = plan.file_stem().unwrap_or_default().to_string_lossy();
+    let alone = plan.parent().is_some_and(|dir| dir == Path::new("") || dir == Path::new(regressions::DIR));
+    if alone && plan.extension().is_some_and(|e| e == "json") {
+        return name.into_owned();
+    }
+    let hash = xxh3_64(plan.as_os_str().as_encoded_bytes()) as u32;
+    format!("{name}-{hash:08x}")
+}
+
+/// Where a run keeps its copy of a plan file that it was given.
+pub fn given(run: &Path, plan: &Path) -> PathBuf {
+    run.join(GIVEN).join(format!("{}-{}.json", plan_scenario(plan), plan_name(plan)))
 }
 
 /// Where the capsules of a run are in its directory.
@@ -278,21 +330,35 @@ pub fn ended(run: &Path) -> Option<Ended> {
     serde_json::from_str(&fs::read_to_string(run.join("summary.json")).ok()?).ok()
 }
 
+/// What a run was, without its seeds.
+///
+/// # Errors
+/// As [`read_run`].
+pub fn header(dir: &Path) -> Result<RunHeader, String> {
+    /// What every version has; another may have any fields beside it.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let path = dir.join("run.json");
+    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let text = fs::read_to_string(&path).map_err(|e| named(&e))?;
+    let Versioned { version } = serde_json::from_str(&text).map_err(|e| named(&e))?;
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
+        let why =
+            format_args!("of version {version}, this program reads version {VERSION}: use the program that wrote it");
+        return Err(named(&why));
+    }
+    serde_json::from_str(&text).map_err(|e| named(&e))
+}
+
 /// Hands each seed of a run to `take`, one at a time: a sweep may have a million.
 ///
 /// # Errors
 /// A sentence for people: the run is of another version, or its files are unreadable.
 pub fn read_run(dir: &Path, take: &mut dyn FnMut(Stored)) -> Result<RunHeader, String> {
     let named = |name: &str, e: &dyn std::fmt::Display| format!("{}: {e}", dir.join(name).display());
-    let text = fs::read_to_string(dir.join("run.json")).map_err(|e| named("run.json", &e))?;
-    let header: RunHeader = serde_json::from_str(&text).map_err(|e| named("run.json", &e))?;
-    if !(OLDEST_VERSION..=VERSION).contains(&header.version) {
-        let why = format!(
-            "of version {}, this program reads version {VERSION}: use the program that wrote it",
-            header.version
-        );
-        return Err(named("run.json", &why));
-    }
+    let header = header(dir)?;
     let file = File::open(dir.join("seeds.jsonl")).map_err(|e| named("seeds.jsonl", &e))?;
     for (n, line) in io::BufReader::new(file).lines().enumerate() {
         match serde_json::from_str::<Stored>(&line.map_err(|e| named("seeds.jsonl", &e))?) {
@@ -327,7 +393,7 @@ mod tests {
 
     fn at(second: i64) -> Start {
         let now = jiff::Timestamp::from_second(1_700_000_000 + second).unwrap();
-        Start { command: vec!["run".into()], now, shard: None }
+        Start { command: vec!["run".into()], now, shard: None, sweep: None, plans: BTreeSet::new() }
     }
 
     fn task(seed: u64) -> Task {
@@ -397,8 +463,51 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let run = Run::create(tmp.path(), 9, at(0)).unwrap();
         let path = run.dir().join("run.json");
-        fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"version\": 2", "\"version\": 9")).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let later = text.replace("\"version\": 3", "\"version\": 9").replace("\"command\"", "\"of_a_later_day\"");
+        fs::write(&path, later).unwrap();
         let error = failures(run.dir()).unwrap_err();
-        assert!(error.contains("of version 9, this program reads version 2"), "{error}");
+        assert!(error.contains("of version 9, this program reads version 3"), "{error}");
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_version_is_read() {
+        let tmp = tempfile::tempdir().unwrap();
+        let run = Run::create(tmp.path(), 9, at(0)).unwrap();
+        let text = r#"{"version":2,"id":"a","command":["run"],"build":"0.1.0","shard":{"index":1,"of":2}}"#;
+        fs::write(run.dir().join("run.json"), text).unwrap();
+        let header = read_run(run.dir(), &mut |_| {}).unwrap();
+        assert_eq!((header.build, header.sweep), (Program::Version("0.1.0".into()), None));
+    }
+
+    #[test]
+    fn plans_of_one_name_have_two_names_in_a_run() {
+        let schedule = |plan: &str| {
+            let source = Source::Schedule { plan: plan.into(), n: 3 };
+            capsule_name(&Task { source, seed: 1, faults: None })
+        };
+        let plans =
+            ["x.json", "a/x.json", "b/x.json", "x.txt", "tests/regressions/x.json", "tests/regressions/old/x.json"];
+        let (names, copies): (BTreeSet<_>, BTreeSet<_>) =
+            plans.iter().map(|plan| (schedule(plan), given(Path::new("run"), Path::new(plan)))).unzip();
+        assert_eq!((names.len(), copies.len()), (plans.len(), plans.len()), "{names:?} {copies:?}");
+        // Stable: also from one build to the next.
+        assert_eq!(schedule("./x.json"), "plan-x-3.capsule");
+        assert_eq!(schedule("tests/regressions/x.json"), "regressions-x-3.capsule");
+        assert_eq!(schedule("a/x.json"), "plan-x-8af3f127-3.capsule");
+        assert_eq!(schedule("./a/x.json"), schedule("a/x.json"));
+    }
+
+    #[test]
+    fn a_run_keeps_the_plans_that_it_was_given() {
+        let tmp = tempfile::tempdir().unwrap();
+        let plan = tmp.path().join("x.json");
+        let start = Start { plans: [plan.clone()].into(), ..at(0) };
+        let error = Run::create(tmp.path(), 9, start.clone()).unwrap_err();
+        assert!(error.to_string().contains("x.json: "), "{error}");
+        fs::write(&plan, "{}").unwrap();
+        let run = Run::create(tmp.path(), 9, start).unwrap();
+        fs::write(&plan, "changed").unwrap();
+        assert_eq!(fs::read_to_string(given(run.dir(), &plan)).unwrap(), "{}");
     }
 }

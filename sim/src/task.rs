@@ -4,7 +4,7 @@
 //! [`VERSION`]: a worker of another build refuses to answer rather than guess.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use reports::SeedReport;
 use scenarios::Plan;
@@ -71,8 +71,7 @@ impl Task {
             Source::Scenario(name) => name,
             Source::Job { .. } => "job",
             Source::Plan(_) => "plan",
-            Source::Schedule { plan, .. } if plan.starts_with(crate::regressions::DIR) => "regressions",
-            Source::Schedule { .. } => "plan",
+            Source::Schedule { plan, .. } => plan_scenario(plan),
             Source::Capsule(_) => "capsule",
             Source::Inline { plan, .. } => &plan.scenario,
         }
@@ -82,7 +81,8 @@ impl Task {
     pub fn title(&self) -> String {
         match &self.source {
             Source::Schedule { plan, n } => {
-                format!("{} schedule {n}", plan.file_stem().unwrap_or_default().to_string_lossy())
+                let name = plan.strip_prefix(crate::regressions::DIR).unwrap_or(plan).with_extension("");
+                format!("{} schedule {n}", name.display())
             }
             _ => format!("seed {}", self.seed),
         }
@@ -138,6 +138,11 @@ impl Task {
         command.push_str(&format!(" {}/{}", self.scenario(), self.seed));
         command
     }
+}
+
+/// What stands for a scenario where a stored plan runs.
+pub fn plan_scenario(plan: &Path) -> &'static str {
+    if plan.starts_with(crate::regressions::DIR) { "regressions" } else { "plan" }
 }
 
 /// Quotes for a POSIX shell where needed.
@@ -200,5 +205,8 @@ mod tests {
         assert_eq!(task.replay_command(), "streamproof replay p/a.json");
         task.source = Source::Schedule { plan: "p/a.json".into(), n: 7 };
         assert_eq!(task.shrink_command(), "streamproof shrink 'p/a.json#7'");
+        assert_eq!(task.title(), "p/a schedule 7", "another folder may have an a.json too");
+        task.source = Source::Schedule { plan: "tests/regressions/a.json".into(), n: 7 };
+        assert_eq!(task.title(), "a schedule 7");
     }
 }

@@ -35,6 +35,17 @@ fn shards_put_together_are_one_run() {
     assert!(text.starts_with("exit 1") && text.contains("error: 1 of 2 shards are missing: 1"), "{text}");
     assert!(text.contains("error: shards/3: there is no run in it"), "{text}");
     assert!(std::fs::read_to_string(dir.path().join("out/part.xml")).unwrap().contains("name=\"2 seeds pass\""));
+    let other = ["run", "smoke", "--seed", "1", "--seeds", "2", "--shard", "1/2", "--run-dir", "other/1"];
+    let output = streamproof(dir.path(), &other);
+    assert_eq!(output.status.code(), Some(0), "{}", transcript(&output));
+    let mixed = streamproof(dir.path(), &["report", "other/1", "shards/2", "--merge", "--output", "mixed.html"]);
+    let text = transcript(&mixed);
+    assert!(
+        text.starts_with("exit 2\n-- stderr\nerror: other/1 and shards/2 are shards of different sweeps:"),
+        "{text}"
+    );
+    assert!(text.contains("the first seed of smoke (1 and 0) and in the number of seeds of smoke (2 and 3)"), "{text}");
+    assert!(!dir.path().join("mixed.html").exists(), "nothing is written");
     let again = streamproof(dir.path(), &["run", "smoke", "--seeds", "1", "--run-dir", "shards/1"]);
     let text = transcript(&again);
     assert!(text.starts_with("exit 2") && text.contains("--run-dir shards/1: it is not empty"), "{text}");
@@ -63,6 +74,17 @@ fn a_plan_runs_under_many_schedules_and_stops_at_its_failures() {
         "{text}"
     );
     assert!(text.contains("\n::error title=plan too-early schedule 0%3A safety violated::acked-durable"), "{text}");
+    // The plan is moved: the run has its copy.
+    let run =
+        text.lines().find_map(|l| l.strip_prefix("kept: streamproof replay ")).unwrap().split(' ').next().unwrap();
+    std::fs::rename(dir.path().join("too-early.json"), dir.path().join("moved.json")).unwrap();
+    let replay = transcript(&streamproof(dir.path(), &["replay", run]));
+    assert!(
+        replay.starts_with("exit 10") && replay.contains("too-early.json is not what it was when it ran"),
+        "{replay}"
+    );
+    assert!(!replay.contains("did not run as it did when it was stored"), "{replay}");
+    std::fs::rename(dir.path().join("moved.json"), dir.path().join("too-early.json")).unwrap();
     let args = ["run", "too-early.json", "--seeds", "3", "--max-fail", "0", "--jobs", "1", "--format", "json"];
     let said = summary(&streamproof(dir.path(), &args).stdout);
     assert_eq!((&said["seeds"], &said["stopped"]), (&3.into(), &Value::Null), "{said}");

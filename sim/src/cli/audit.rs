@@ -57,6 +57,9 @@ pub fn run(args: AuditArgs) -> Result<Exit, Refusal> {
                 if lesson.guilty_named == Some(false) {
                     exit = exit.worst(Exit::Blind);
                 }
+                if lesson.not_explained.is_some() {
+                    exit = exit.worst(Exit::Failed);
+                }
                 match args.format {
                     Format::Text => out::line(&lesson_sentence(&lesson)),
                     Format::Json => out::line(&json_line("lesson", &lesson)),
@@ -104,10 +107,11 @@ fn select(args: &AuditArgs, all: Vec<Bug>) -> Result<Vec<Bug>, Refusal> {
 fn lesson_sentence(l: &Lesson) -> String {
     let size = format!("{} of {} faults, {} of {} records", l.faults, l.faults_before, l.records, l.records_before);
     let end = if l.complete { "" } else { ", not to the end" };
-    let guilty = match l.guilty_named {
-        Some(true) => "; its guilty step is named",
-        Some(false) => "; its guilty step is NOT NAMED",
-        None => "",
+    let guilty = match (&l.not_explained, l.guilty_named) {
+        (Some(why), _) => format!("; NOT EXPLAINED: {why}"),
+        (None, Some(true)) => "; its guilty step is named".to_owned(),
+        (None, Some(false)) => "; its guilty step is NOT NAMED".to_owned(),
+        (None, None) => String::new(),
     };
     format!("{:<32} shrunk: {size} in {:.1} s{end}{guilty}", l.bug, l.wall_ms as f64 / 1000.0)
 }

@@ -18,13 +18,13 @@ use crate::task::{Source, Task, quote};
 
 pub fn run(args: ExplainArgs) -> Result<Exit, Refusal> {
     let mut all = which::select(&args.which)?;
-    let others = all.len() - 1;
-    let named = all.swap_remove(0);
+    let named = all.remove(0);
     if let Some(property) = &args.property {
         known_property(property)?;
     }
-    if others > 0 {
-        eprintln!("{others} more failures of this run are left alone: explain them as SCENARIO/SEED");
+    if let Some(next) = all.first() {
+        let command = next.task.explain_command();
+        eprintln!("failures of this run that are left alone: {}; the next one: {command}", all.len());
     }
     let options = options(args.jobs)?;
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
@@ -97,7 +97,7 @@ pub fn capsule_at(named: &Named, options: &Options, interrupt: &Interrupt) -> Re
     if let Source::Capsule(path) = &named.task.source {
         return at(path);
     }
-    let stored = named.run.as_ref().and_then(|run| crate::store::capsule(run, &named.task));
+    let stored = named.run.as_ref().and_then(|run| crate::store::capsule(&run.dir, &run.task));
     if let Some(path) = stored {
         let (capsule, path) = at(&path)?;
         eprintln!("{}", capsule::expectation(&capsule.build));

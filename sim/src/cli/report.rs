@@ -7,7 +7,7 @@ use reports::{Case, SweepBuilder};
 
 use super::args::{JobArgs, ReportArgs, WhichArgs};
 use super::explain::{capsule_at, told};
-use super::merge::Merged;
+use super::merge::{self, Merged};
 use super::run::options;
 use super::{Refusal, out, which};
 use crate::capsule::Capsule;
@@ -28,6 +28,9 @@ pub fn run(args: ReportArgs) -> Result<Exit, Refusal> {
     let runs: Vec<PathBuf> = runs.into_iter().filter_map(|what| store::run_dir(what)).collect();
     if runs.len() > 1 && !args.merge {
         return Err(Refusal::usage("several runs make one report with --merge"));
+    }
+    if args.merge {
+        merge::fit(&runs).map_err(Refusal::usage)?;
     }
     let mut builder = SweepBuilder::default();
     let (mut merged, mut pictures) = (Merged::default(), Vec::new());

@@ -24,6 +24,7 @@ use crate::selection::{Lane, Selection, Shard};
 use crate::shrink::{self, End, Order, Reach};
 use crate::store;
 use crate::supervisor::{self, Capsules, Finished, Options};
+use crate::sweep::Sweep;
 use crate::task::{Source, Task, quote};
 
 /// Seeds of each scenario in the main job: some four minutes on two cores.
@@ -65,7 +66,7 @@ pub fn run(args: RunArgs, settings: &[Setting]) -> Result<Exit, Refusal> {
     if args.show_config {
         return Ok(show(args.format, settings));
     }
-    let selection = select(&args)?;
+    let (selection, sweep) = select(&args)?;
     if selection.total() == 0 {
         return Err(Refusal::nothing(match args.shard {
             Some(shard) => format!("shard {shard} has no seed: there are fewer seeds than shards"),
@@ -75,7 +76,7 @@ pub fn run(args: RunArgs, settings: &[Setting]) -> Result<Exit, Refusal> {
     let options = options(args.jobs)?;
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
     eprintln!("{}", headline(&args, &selection, options.jobs));
-    let mut session = Session::new(&args, &selection)?;
+    let mut session = Session::new(&args, &selection, sweep)?;
     let sweep = Options { capsules: session.capsules(), ..options.clone() };
     let deadline = args.limit.map(|limit| session.started + limit);
     let tasks = selection.tasks().take_while(|_| deadline.is_none_or(|at| Instant::now() < at));
@@ -116,8 +117,8 @@ pub fn options(jobs: Option<usize>) -> Result<Options, Refusal> {
     Ok(Options::new(exe, jobs.unwrap_or(cores)))
 }
 
-/// What a command line selects, checked before anything runs.
-fn select(args: &RunArgs) -> Result<Selection, Refusal> {
+/// What a command line selects, checked before anything runs; of a shard also the sweep that it is a part of.
+fn select(args: &RunArgs) -> Result<(Selection, Option<Sweep>), Refusal> {
     let turns = args.limit.is_some();
     let mut all =
         Selection { faults: args.faults.faults.as_ref().map(|set| set.0.clone()), turns, ..Selection::default() };
@@ -159,7 +160,9 @@ fn select(args: &RunArgs) -> Result<Selection, Refusal> {
             }
         }
     }
+    let mut sweep = None;
     if let Some(shard) = args.shard {
+        sweep = Some(Sweep::of(&all).map_err(Refusal::usage)?);
         all.shard(shard);
     }
     // A wrong job file is one clear error here, not one a worker.
@@ -169,7 +172,7 @@ fn select(args: &RunArgs) -> Result<Selection, Refusal> {
         planner.plan(&task).map_err(Refusal::usage)?;
         super::out::notes(planner.notes());
     }
-    Ok(all)
+    Ok((all, sweep))
 }
 
 /// The schedules of a plan, if a plan's file is named.
@@ -255,11 +258,17 @@ struct Session {
 }
 
 impl Session {
-    fn new(args: &RunArgs, selection: &Selection) -> Result<Self, Refusal> {
+    fn new(args: &RunArgs, selection: &Selection, sweep: Option<Sweep>) -> Result<Self, Refusal> {
+        let plan = |task: &Task| match &task.source {
+            Source::Schedule { plan, .. } => Some(plan.clone()),
+            _ => None,
+        };
         let header = store::Start {
             command: std::env::args().skip(1).collect(),
             now: jiff::Timestamp::now(),
             shard: args.shard,
+            sweep,
+            plans: selection.kept.iter().filter_map(plan).collect(),
         };
         let store = match &args.run_dir {
             // Whoever asked for a folder wants the run there or not at all.
@@ -373,7 +382,7 @@ impl Session {
     }
 
     fn keep_plan(&mut self, task: &Task) {
-        // A kept plan has its file already.
+        // A plan that was given is kept since the start.
         if !matches!(task.source, Source::Schedule { .. })
             && let (Some(store), Ok(plan)) = (&mut self.store, self.planner.plan(task))
             && let Err(e) = store.add_plan(task, &plan)

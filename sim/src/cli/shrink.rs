@@ -20,8 +20,7 @@ use crate::task::{Source, quote};
 
 pub fn run(args: ShrinkArgs) -> Result<Exit, Refusal> {
     let mut all = which::select(&args.which)?;
-    let others = all.len() - 1;
-    let named = all.swap_remove(0);
+    let named = all.remove(0);
     let plan = named.plan(&mut Planner::default())?;
     if let Some(property) = &args.property {
         known_property(property)?;
@@ -30,8 +29,9 @@ pub fn run(args: ShrinkArgs) -> Result<Exit, Refusal> {
     let options = options(args.jobs)?;
     let interrupt = Interrupt::listen().map_err(|e| Refusal::failed(format!("failed to listen for Ctrl-C: {e}")))?;
     eprintln!("shrinking {}/{}", plan.scenario, plan.seed);
-    if others > 0 {
-        eprintln!("{others} more failures of this run are left alone: shrink them as SCENARIO/SEED");
+    if let Some(next) = all.first() {
+        let command = next.task.shrink_command();
+        eprintln!("failures of this run that are left alone: {}; the next one: {command}", all.len());
     }
     let started = Instant::now();
     let order =
@@ -86,7 +86,7 @@ pub fn known_property(name: &str) -> Result<(), Refusal> {
 fn default_output(named: &Named) -> PathBuf {
     let task = &named.task;
     match (&named.run, &task.source) {
-        (Some(run), _) => store::plan_path(run, task).with_extension("shrunk.json"),
+        (Some(run), _) => store::plan_path(&run.dir, &run.task).with_extension("shrunk.json"),
         (None, Source::Plan(path) | Source::Capsule(path) | Source::Schedule { plan: path, .. }) => {
             path.with_extension("shrunk.json")
         }

@@ -1,5 +1,6 @@
 //! What a command's argument names: a stored run, a seed, a plan file, a capsule.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use reports::SeedReport;
@@ -19,16 +20,62 @@ pub struct Named {
     pub task: Task,
     /// What its run said, if it is of a stored one.
     pub before: Option<SeedReport>,
-    /// The folder of the stored run.
-    pub run: Option<PathBuf>,
+    /// Where it is stored.
+    pub run: Option<Kept>,
     /// Whether this build made it, so that it must match bit for bit.
     pub exact: bool,
+}
+
+/// A task of a stored run.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The folder of the run.
+    pub dir: PathBuf,
+    /// As it was then: files of it go by its name.
+    pub task: Task,
+}
+
+impl Kept {
+    /// What runs it again, though the files that it ran from may be gone or others: those that the run kept.
+    fn again(&self) -> Task {
+        let Kept { dir, task } = self;
+        let kept = match &task.source {
+            Source::Schedule { plan, n } => {
+                let copy = store::given(dir, plan);
+                let other = copy.is_file() && !same_content(plan, &copy);
+                other.then_some(Source::Schedule { plan: copy, n: *n })
+            }
+            Source::Job { job, events } if !job.is_file() || !events.is_file() => {
+                Some(store::plan_path(dir, task)).filter(|plan| plan.is_file()).map(Source::Plan)
+            }
+            _ => None,
+        };
+        Task { source: kept.unwrap_or_else(|| task.source.clone()), ..task.clone() }
+    }
+
+    /// Why it is not run from the file that it ran from.
+    fn why(&self) -> Option<String> {
+        match &self.task.source {
+            Source::Schedule { plan, .. } => {
+                Some(format!("{} is not what it was when it ran: the run's copy is taken", plan.display()))
+            }
+            Source::Job { job, events } => {
+                let gone = if job.is_file() { events } else { job };
+                Some(format!("{} is gone: the plans that the run kept are taken", gone.display()))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn same_content(one: &Path, other: &Path) -> bool {
+    matches!((std::fs::read(one), std::fs::read(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 impl Named {
     /// Its plan. A stored failure's own plan is taken as it was kept: the generators may have changed since.
     pub fn plan(&self, planner: &mut Planner) -> Result<Plan, Refusal> {
-        let kept = self.run.as_ref().map(|run| store::plan_path(run, &self.task));
+        let kept = self.run.as_ref().map(|run| store::plan_path(&run.dir, &run.task));
         match kept.filter(|path| path.is_file()) {
             Some(path) => plans::read_plan(&path),
             None => planner.plan(&self.task),
@@ -90,10 +137,19 @@ pub fn select(args: &WhichArgs) -> Result<Vec<Named>, Refusal> {
 /// All failures of a stored run, or those of a seed in the newest run that has them.
 fn stored(what: &str) -> Result<Vec<Named>, Refusal> {
     let root = store::root();
-    let named = |run: &Path, failed: Vec<Stored>| {
-        let run = Some(run.to_owned());
-        let one = |f: Stored| Named { task: f.task, before: Some(f.report), run: run.clone(), exact: false };
-        failed.into_iter().map(one).collect::<Vec<_>>()
+    let named = |dir: &Path, failed: Vec<Stored>| {
+        let mut told = BTreeSet::new();
+        let mut one = |f: Stored| {
+            let kept = Kept { dir: dir.to_owned(), task: f.task };
+            let task = kept.again();
+            if task != kept.task {
+                told.extend(kept.why());
+            }
+            Named { task, before: Some(f.report), run: Some(kept), exact: false }
+        };
+        let all: Vec<Named> = failed.into_iter().map(&mut one).collect();
+        told.iter().for_each(|why| eprintln!("{why}"));
+        all
     };
     if let Some(dir) = store::run_dir(what) {
         let failed = store::failures(&dir).map_err(Refusal::usage)?;
@@ -105,7 +161,8 @@ fn stored(what: &str) -> Result<Vec<Named>, Refusal> {
     let ids = store::ids(&root).map_err(|e| Refusal::usage(format!("{}: {e}", root.display())))?;
     if let Ok(number) = seed(what) {
         for dir in ids.iter().rev().map(|id| root.join(id)) {
-            let mut failed = store::failures(&dir).map_err(Refusal::usage)?;
+            // One run that this program cannot read hides no other.
+            let Ok(mut failed) = store::failures(&dir).inspect_err(|why| eprintln!("warning: {why}")) else { continue };
             failed.retain(|f| f.task.seed == number);
             if !failed.is_empty() {
                 return Ok(named(&dir, failed));
@@ -120,4 +177,34 @@ fn stored(what: &str) -> Result<Vec<Named>, Refusal> {
         root.display(),
         ids.len()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ran_is_run_again_though_its_file_is_another() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, plan) = (tmp.path().join("run"), tmp.path().join("x.json"));
+        let copy = store::given(&dir, &plan);
+        let schedule = |plan: &Path| Source::Schedule { plan: plan.to_owned(), n: 3 };
+        let kept = |source| Kept { dir: dir.clone(), task: Task { source, seed: 5, faults: None } };
+        let run = kept(schedule(&plan));
+        assert_eq!(run.again(), run.task, "an earlier program kept no copy");
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::write(&copy, "{}").unwrap();
+        assert_eq!(run.again().source, schedule(&copy), "the file is gone");
+        std::fs::write(&plan, "{}").unwrap();
+        assert_eq!(run.again(), run.task, "the file is the same");
+        std::fs::write(&plan, "[]").unwrap();
+        assert_eq!(run.again().source, schedule(&copy), "the file was changed");
+        let job = kept(Source::Job { job: tmp.path().join("job.toml"), events: plan.clone() });
+        assert_eq!(job.again(), job.task, "nothing was kept");
+        let stored = store::plan_path(&dir, &job.task);
+        std::fs::create_dir_all(stored.parent().unwrap()).unwrap();
+        std::fs::write(&stored, "{}").unwrap();
+        assert_eq!(job.again().source, Source::Plan(stored), "the job is gone");
+        assert!(job.why().unwrap().ends_with("job.toml is gone: the plans that the run kept are taken"));
+    }
 }

@@ -6,7 +6,7 @@ use history::{Decision, FaultEffect, History, LogSource, Observed, TransactionSt
 use models::JobSpec;
 use reports::{ClusterStats, FaultCount, FaultStep, JobPhase, JobPhases, Stats};
 use scenarios::Plan;
-use scenarios::plan::{Family, Trigger, Twist};
+use scenarios::plan::{Action, Family, Trigger, Twist};
 use world::Effect;
 
 use super::nemesis::Effects;
@@ -114,7 +114,10 @@ pub(super) fn by_job_phase(
         let mut mine = ids.get(&fault.id).into_iter().flatten().map(|id| &effects[id.index()]);
         let Some(first) = mine.clone().next() else { continue };
         let bit = mine.find(|e| e.bit());
-        if bit.is_none() && matches!(fault.trigger, Trigger::CrashPoint(_)) {
+        // These wait for a node: until one comes, nothing was struck.
+        let waits =
+            matches!(fault.trigger, Trigger::CrashPoint(_)) || matches!(fault.action, Action::FsyncError { .. });
+        if bit.is_none() && waits {
             continue;
         }
         let phase = phases.at(bit.unwrap_or(first).began.as_nanos());

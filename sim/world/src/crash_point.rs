@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::agenda::Event;
 use crate::kernel::{self, Ctx, Kernel};
 use crate::time::nanos;
-use crate::{FaultId, PowerLaw, SimTime, net};
+use crate::{FaultId, PowerLaw, net};
 
 /// Whom a crash point is meant for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,11 +152,8 @@ impl Kernel {
             let hit = state.points.reach(&at);
             self.armed.set(state.points.any());
             if let Some((id, _)) = &hit {
-                let effect = &mut state.effects.0[id.index()];
-                effect.subject = format!("{} at {label}", node.name);
-                // Until now it was only armed.
-                effect.began = SimTime::from_nanos(self.now());
-                state.effects.add(*id, "reached", 1);
+                state.effects.0[id.index()].subject = format!("{} at {label}", node.name);
+                state.effects.meet(*id, "reached", 1, self.now());
                 state.trace.note(self.now(), ctx, "crash-point", u64::from(id.0), 0);
                 state.story.life(self.now(), ctx, "crash-point");
             }

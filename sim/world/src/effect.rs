@@ -22,7 +22,8 @@ pub struct Effect {
     pub kind: &'static str,
     /// What it was done to, with roles resolved: `broker-1`, `client-0 -> broker-1`, `broker-0, client-1 <-> broker-1, broker-2`.
     pub subject: String,
-    /// Of a crash point: when a node reached it, or when it was armed if none has.
+    /// Of a fault that waits for its victim (a crash point, a failing sync, a full disk): when it first met one, or when it
+    /// was switched on if it has met none.
     pub began: SimTime,
     pub ended: Option<SimTime>,
     /// What it did, by name: `segments_held`, `writes_lost`, `connections_reset`, …
@@ -55,6 +56,15 @@ impl Effects {
         if n > 0 {
             *self.0[id.index()].counts.entry(name).or_default() += n;
         }
+    }
+
+    /// As [`Self::add`], for a fault that waits for its victim: until now it was only switched on.
+    pub(crate) fn meet(&mut self, id: FaultId, name: &'static str, n: u64, now: u64) {
+        let effect = &mut self.0[id.index()];
+        if n > 0 && !effect.bit() {
+            effect.began = SimTime::from_nanos(now);
+        }
+        self.add(id, name, n);
     }
 
     pub(crate) fn end(&mut self, id: FaultId, now: u64) {

@@ -195,6 +195,12 @@ impl Kernel {
     pub(crate) fn effect(&self, id: FaultId, name: &'static str, n: u64) {
         self.state.borrow_mut().effects.add(id, name, n);
     }
+
+    /// As [`Self::effect`], for a fault that waits for its victim.
+    pub(crate) fn effect_met(&self, id: FaultId, name: &'static str, n: u64) {
+        let now = self.now();
+        self.state.borrow_mut().effects.meet(id, name, n, now);
+    }
 }
 
 /// The kernel of this thread, if it runs a world.

@@ -120,7 +120,7 @@ impl File {
             }
             Err(fault) => {
                 if let Some(fault) = fault {
-                    self.kernel.effect(fault, "writes_refused", 1);
+                    self.kernel.effect_met(fault, "writes_refused", 1);
                 }
                 error(io::ErrorKind::StorageFull)
             }
@@ -143,10 +143,14 @@ impl File {
             node.disk.law().sync_time(k.world_seed(), node.key, id, nth)
         };
         k.disk_wait(ctx, time).await;
-        if let Some(fault) = k.on_disk(ctx, Disk::sync_error) {
+        if let Some((fault, last)) = k.on_disk(ctx, Disk::sync_error) {
             let dropped = self.inode.borrow_mut().drop_dirty(mark);
-            k.effect(fault, "syncs_failed", 1);
+            k.effect_met(fault, "syncs_failed", 1);
             k.effect(fault, "bytes_dropped", dropped);
+            if last {
+                let now = k.now();
+                k.state.borrow_mut().effects.end(fault, now);
+            }
             k.note_disk(ctx, "sync-err", id, dropped);
             return Err(io::Error::other("input/output error (EIO) in fsync"));
         }

@@ -141,14 +141,14 @@ impl Disk {
         stalls.max_by_key(|s| s.1)
     }
 
-    /// The fault that fails this sync.
-    fn sync_error(&mut self) -> Option<FaultId> {
+    /// The fault that fails this sync, and whether this was the last one it fails.
+    fn sync_error(&mut self) -> Option<(FaultId, bool)> {
         for (id, trouble) in &mut self.troubles {
             if let Trouble::SyncErrors(left) = trouble
                 && *left > 0
             {
                 *left -= 1;
-                return Some(*id);
+                return Some((*id, *left == 0));
             }
         }
         None

@@ -173,9 +173,12 @@ fn a_failed_sync_drops_its_pages_for_good() {
             (failed, then)
         });
         world.sleep(ms(50)).await;
-        let fault = world.disk(node.id).fail_syncs(1);
+        let (fault, armed) = (world.disk(node.id).fail_syncs(1), world.now());
+        assert_eq!(world.effect(fault).began, armed);
         assert_eq!(node.result(&world).await, (true, true), "the second sync says all is well");
         let effect = world.effect(fault);
+        assert!(effect.began > armed + ms(40), "it struck with the sync, at {:?}", effect.began);
+        assert_eq!(effect.ended, Some(effect.began), "no other sync fails by it");
         assert_eq!((effect.count("syncs_failed"), effect.count("bytes_dropped")), (1, 5));
         world.power_loss(node.id, PowerLaw::Kept);
         world.disk(node.id).image()[std::path::Path::new("/f")].clone()
@@ -198,9 +201,12 @@ fn a_full_disk_says_so_and_recovers() {
             [grow, extend]
         });
         world.sleep(ms(50)).await;
-        let fault = world.disk(node.id).full_now();
+        let (fault, filled) = (world.disk(node.id).full_now(), world.now());
         world.sleep(ms(100)).await;
         world.heal(fault);
+        let effect = world.effect(fault);
+        assert!(effect.began > filled + ms(40), "nobody met it before the first write, at {:?}", effect.began);
+        assert_eq!(effect.ended, Some(world.now()));
         assert_eq!(node.result(&world).await, [ErrorKind::StorageFull; 2]);
         assert_eq!(world.effect(fault).count("writes_refused"), 2);
     });
