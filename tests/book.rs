@@ -1,5 +1,7 @@
 //! The tables and the command-line reference of the book are made from the program.
 
+mod fields;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,7 @@ fn tables_are_made_from_the_program() {
         ("bugs", listed("bugs", ["bug", "what is wrong, and what finds it"])),
         ("exit-codes", exit_codes()),
         ("command-line", command_line()),
+        ("json-lines", fields::sections()),
     ];
     let update = std::env::var_os("UPDATE_BOOK").is_some();
     let mut stale = Vec::new();

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use scenarios::Plan;
 use serde::Serialize;
 
+use crate::explain::Runs;
 use crate::signature::Signature;
 
 /// How much there is to a plan.
@@ -63,7 +64,7 @@ pub struct Shrunk {
     pub cuts: u64,
     pub wall_ms: u64,
     /// Of how many schedules of the shrunk plan how many fail the same way; not known if the search was stopped.
-    pub schedules: Option<(u64, u64)>,
+    pub schedules: Option<Runs>,
     /// Nothing more could be cut; otherwise time was up, or the user stopped it.
     pub complete: bool,
     /// Where the plan is; none if nothing could be cut from the one that was given.
@@ -94,8 +95,8 @@ impl Shrunk {
         let _ = writeln!(w, "  {:<10} {:>9} {:>9}", "simulated", seconds(b.simulated_ms), seconds(a.simulated_ms));
         let wall = self.wall_ms as f64 / 1000.0;
         let _ = writeln!(w, "  {} runs, {} cuts kept, {wall:.1} s", self.runs, self.cuts);
-        if let Some((failing, tried)) = self.schedules {
-            let _ = writeln!(w, "  fails in {failing} of {tried} schedules");
+        if let Some(schedules) = self.schedules {
+            let _ = writeln!(w, "  fails in {schedules} schedules");
         }
         if !self.complete {
             let _ = writeln!(w, "  stopped before its end: the same command goes on from here");
@@ -130,7 +131,7 @@ mod tests {
             runs: 412,
             cuts: 31,
             wall_ms: 38_240,
-            schedules: Some((17, 20)),
+            schedules: Some(Runs { failing: 17, tried: 20 }),
             complete: false,
             plan: Some("p.json".into()),
             replay: "streamproof replay p.json".into(),

@@ -24,6 +24,8 @@ pub struct Detection {
     pub bug: String,
     pub first_seed: u64,
     pub seeds: u64,
+    /// As the field `result`, with what it holds beside it.
+    #[serde(flatten)]
     pub result: Finding,
     /// Seeds that had ended when it was found, or all.
     pub seeds_run: u64,
@@ -34,7 +36,7 @@ pub struct Detection {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "result", rename_all = "snake_case")]
 pub enum Finding {
     /// By a check of the patch's header.
     RightCheck {
@@ -320,7 +322,7 @@ impl Detection {
 
 #[cfg(test)]
 mod tests {
-    use reports::{Failure, SeedReport, Verdict, Witness, json_line};
+    use reports::{Failure, LineType, SeedReport, Verdict, Witness, json_line};
 
     use super::*;
 
@@ -344,7 +346,7 @@ mod tests {
             let (property, message) = ((*property).to_owned(), String::new());
             report.failures.push(Failure { property, message, witness: Witness::default() });
         }
-        json_line("seed", &report)
+        json_line(LineType::Seed, &report)
     }
 
     fn detection() -> Detection {

@@ -204,7 +204,7 @@ impl Run {
     /// If the files cannot be written.
     pub fn finish(mut self, summary: &Summary) -> io::Result<()> {
         self.seeds.flush()?;
-        fs::write(self.dir.join("summary.json"), reports::json_line("summary", summary) + "\n")
+        fs::write(self.dir.join("summary.json"), reports::json_line(reports::LineType::Summary, summary) + "\n")
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod checks;
 mod explains;
+pub mod lines;
 mod observed;
 mod refusals;
 mod regresses;

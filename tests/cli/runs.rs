@@ -11,7 +11,7 @@ use super::{JOB, streamproof, transcript};
 fn json_lines(stdout: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(stdout).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().all(|line| line["version"] == 2), "every line holds its version");
+    assert!(lines.iter().all(|line| line["version"] == 3), "every line holds its version");
     lines
 }
 

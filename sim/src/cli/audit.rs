@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reports::json_line;
+use reports::{LineType, json_line};
 
 use super::args::{AuditArgs, Format};
 use super::run::options;
@@ -47,7 +47,7 @@ pub fn run(args: AuditArgs) -> Result<Exit, Refusal> {
             }
             match args.format {
                 Format::Text => out::line(&sentence(bug, &detection)),
-                Format::Json => out::line(&json_line("detection", &detection)),
+                Format::Json => out::line(&json_line(LineType::Detection, &detection)),
             }
             if let (true, Finding::RightCheck { seed, check }) = (args.shrink && *first == firsts[0], &detection.result)
             {
@@ -62,7 +62,7 @@ pub fn run(args: AuditArgs) -> Result<Exit, Refusal> {
                 }
                 match args.format {
                     Format::Text => out::line(&lesson_sentence(&lesson)),
-                    Format::Json => out::line(&json_line("lesson", &lesson)),
+                    Format::Json => out::line(&json_line(LineType::Lesson, &lesson)),
                 }
                 lessons.push(lesson);
             }

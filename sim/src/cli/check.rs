@@ -1,7 +1,7 @@
 //! `streamproof check`: is this output the job's answer to this input?
 
 use history::Outcome;
-use reports::json_line;
+use reports::{LineType, json_line};
 use serde::Serialize;
 
 use super::args::{CheckArgs, Format};
@@ -53,7 +53,7 @@ pub fn run(args: CheckArgs) -> Result<Exit, Refusal> {
         skipped: report.skipped,
     };
     match args.format {
-        Format::Json => out::line(&json_line("check", &line)),
+        Format::Json => out::line(&json_line(LineType::Check, &line)),
         Format::Text => print(&line),
     }
     Ok(exit)

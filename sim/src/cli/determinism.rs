@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use reports::json_line;
+use reports::{LineType, json_line};
 use serde::Serialize;
 
 use super::args::{DeterminismArgs, Format};
@@ -72,7 +72,7 @@ pub fn run(args: DeterminismArgs) -> Result<Exit, Refusal> {
             divergence: found.as_ref().err().map(ToString::to_string),
         };
         match (args.format, &line.divergence) {
-            (Format::Json, _) => out::line(&json_line("determinism", &line)),
+            (Format::Json, _) => out::line(&json_line(LineType::Determinism, &line)),
             (Format::Text, Some(divergence)) => {
                 bar.suspend(|| out::line(&format!("DIFFERS {} seed {}: {divergence}", line.scenario, line.seed)));
             }

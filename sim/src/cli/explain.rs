@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use reports::{Case, Explanation, Signature, json_line};
+use reports::{Case, Explanation, LineType, Signature, json_line};
 
 use super::args::{ExplainArgs, Format};
 use super::run::options;
@@ -53,7 +53,7 @@ pub fn run(args: ExplainArgs) -> Result<Exit, Refusal> {
         found.tell(&mut told);
     }
     match args.format {
-        Format::Json => out::line(&json_line("explanation", &told)),
+        Format::Json => out::line(&json_line(LineType::Explanation, &told)),
         Format::Text => {
             out::data(&told.text());
             out::data(&what_next(&named.task, &path));

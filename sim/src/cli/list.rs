@@ -1,6 +1,6 @@
 //! `streamproof list`.
 
-use reports::json_line;
+use reports::{LineType, json_line};
 use scenarios::catalogue;
 use scenarios::plan::Family;
 use serde::Serialize;
@@ -18,11 +18,11 @@ struct Item {
 
 pub fn run(args: ListArgs) -> Result<Exit, Refusal> {
     let (kind, items) = match args.what {
-        ListWhat::Scenarios => ("scenario", scenarios()),
-        ListWhat::Invariants => ("invariant", invariants()),
-        ListWhat::Faults => ("fault", faults()),
-        ListWhat::Bugs => ("bug", bugs()?),
-        ListWhat::Sometimes => ("sometimes", sometimes()),
+        ListWhat::Scenarios => (LineType::Scenario, scenarios()),
+        ListWhat::Invariants => (LineType::Invariant, invariants()),
+        ListWhat::Faults => (LineType::Fault, faults()),
+        ListWhat::Bugs => (LineType::Bug, bugs()?),
+        ListWhat::Sometimes => (LineType::Sometimes, sometimes()),
     };
     if items.is_empty() {
         return Err(Refusal::nothing("there are none"));

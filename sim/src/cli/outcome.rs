@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use reports::story::{Next, Smaller};
-use reports::{SeedReport, Summary, ci, json_line, story};
+use reports::{LineType, SeedReport, Summary, ci, json_line, story};
 
 use super::args::RunFormat;
 use super::out;
@@ -54,7 +54,7 @@ impl Outcome<'_> {
             out::line(&failure_line(task, report));
         }
         let (run, run_dir) = self.kept.unzip();
-        out::line(&json_line("summary", &Line { summary: self.summary, run, run_dir }));
+        out::line(&json_line(LineType::Summary, &Line { summary: self.summary, run, run_dir }));
     }
 
     fn text(&self) {
@@ -131,5 +131,5 @@ pub fn failure_line(task: &Task, report: &SeedReport) -> String {
         report: &'a SeedReport,
         replay: String,
     }
-    json_line("failure", &Line { report, replay: task.replay_command() })
+    json_line(LineType::Failure, &Line { report, replay: task.replay_command() })
 }

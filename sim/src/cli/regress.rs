@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use reports::{SeedReport, Signature, json_line, story};
+use reports::{LineType, SeedReport, Signature, json_line, story};
 use serde::Serialize;
 
 use super::args::{
@@ -94,7 +94,7 @@ fn list(args: &RegressListArgs) -> Result<Exit, Refusal> {
             refused: plan.err().map(String::as_str),
         };
         if args.format == Format::Json {
-            out::line(&json_line("regression", &row));
+            out::line(&json_line(LineType::Regression, &row));
             continue;
         }
         let found = row.found.map_or_else(String::new, |found| format!(" (found by {found})"));
@@ -148,7 +148,7 @@ fn run_all(args: &RegressRunArgs) -> Result<Exit, Refusal> {
     for row in rows.values() {
         let word = if row.failed == 0 { "passed" } else { "FAILED" };
         match args.format {
-            Format::Json => out::line(&json_line("regression", row)),
+            Format::Json => out::line(&json_line(LineType::RegressionRun, row)),
             Format::Text if row.failed == 0 => out::line(&format!("{word} {}: {} schedules", row.name, row.schedules)),
             Format::Text => {
                 let count = format!("{} of {} schedules", row.failed, row.schedules);
@@ -190,7 +190,7 @@ fn prune(args: &RegressPruneArgs) -> Result<Exit, Refusal> {
         match args.format {
             Format::Json => {
                 let row = Row { name: &one.name, reason: why.to_string(), removed: !args.dry_run };
-                out::line(&json_line("pruned", &row));
+                out::line(&json_line(LineType::Pruned, &row));
             }
             Format::Text => out::line(&format!("{verb} {}: {why}", one.name)),
         }

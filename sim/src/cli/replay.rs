@@ -1,6 +1,6 @@
 //! `streamproof replay`: the same seed or plan again, twice, each time in a fresh process.
 
-use reports::{SeedReport, Verdict, json_line, story};
+use reports::{LineType, SeedReport, Verdict, json_line, story};
 
 use super::args::{Format, ReplayArgs};
 use super::outcome::{failure_line, next};
@@ -44,7 +44,7 @@ fn print(task: &Task, report: &SeedReport, named: Option<&Named>, format: Format
     let exact = named.is_some_and(|named| named.exact);
     match format {
         Format::Json if report.verdict.is_failure() => out::line(&failure_line(task, report)),
-        Format::Json => out::line(&json_line("seed", report)),
+        Format::Json => out::line(&json_line(LineType::Seed, report)),
         Format::Text if report.verdict == Verdict::Pass => out::line(&format!(
             "passed {} seed {}: world {}, probes {}",
             report.scenario, report.seed, report.world_hash, report.probe_hash

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reports::summary::Stopped;
-use reports::{SeedReport, Verdict, json_line};
+use reports::{LineType, SeedReport, Verdict, json_line};
 use scenarios::catalogue;
 
 use super::args::{RunArgs, RunFormat};
@@ -92,7 +92,7 @@ fn show(format: RunFormat, settings: &[Setting]) -> Exit {
     match format {
         RunFormat::Json => {
             for Setting { name, value, origin } in settings {
-                out::line(&json_line("setting", &settings::Line { name, value, from: origin.to_string() }));
+                out::line(&json_line(LineType::Setting, &settings::Line { name, value, from: origin.to_string() }));
             }
         }
         RunFormat::Text | RunFormat::Github => out::data(&settings::table(settings)),
@@ -320,7 +320,7 @@ impl Session {
             self.store = None;
         }
         if self.format == RunFormat::Json {
-            out::line(&json_line("seed", &report));
+            out::line(&json_line(LineType::Seed, &report));
         }
         match report.verdict {
             Verdict::Inconclusive => {

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use reports::explain::Runs;
 use reports::story::Next;
-use reports::{Shrunk, json_line, story};
+use reports::{LineType, Shrunk, json_line, story};
 
 use super::args::{Format, ShrinkArgs};
 use super::run::options;
@@ -50,7 +51,7 @@ pub fn run(args: ShrinkArgs) -> Result<Exit, Refusal> {
         End::Shrunk(found) => {
             let shrunk = summary(&order, &found, started.elapsed().as_millis() as u64, &named.task.replay_command());
             match args.format {
-                Format::Json => out::line(&json_line("shrunk", &shrunk)),
+                Format::Json => out::line(&json_line(LineType::Shrunk, &shrunk)),
                 Format::Text => out::data(&shrunk.text()),
             }
             Ok(if interrupt.is_set() { Exit::Interrupted } else { Exit::Pass })
@@ -111,7 +112,7 @@ fn summary(order: &Order, found: &Found, wall_ms: u64, replay: &str) -> Shrunk {
         runs: found.runs,
         cuts: found.cuts,
         wall_ms,
-        schedules: found.schedules,
+        schedules: found.schedules.map(|(failing, tried)| Runs { failing, tried }),
         complete: found.complete,
         replay: plan.as_ref().map_or_else(|| replay.to_owned(), |plan| format!("streamproof replay {plan}")),
         plan,
