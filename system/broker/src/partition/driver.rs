@@ -642,7 +642,13 @@ impl Driver {
             Err(refusal) => {
                 let TopicPartition { topic, partition, .. } = &*self.id;
                 tracing::debug!(node = self.node, topic, partition, epoch = leader_epoch, %refusal, "marker refused");
-                return Outcome::Refused(error_code(&refusal));
+                let code = error_code(&refusal);
+                self.report(|| PartitionEvent::MarkerRefused {
+                    error: code.code(),
+                    producer_id: marker.producer_id,
+                    producer_epoch: marker.producer_epoch,
+                });
+                return Outcome::Refused(code);
             }
         }
         let outcome = match self.roll_if_due(128, 1).await {

@@ -68,6 +68,12 @@ pub enum PartitionEvent {
         commit: bool,
         coordinator_epoch: i32,
     },
+    /// A marker was refused with this Kafka error code.
+    MarkerRefused {
+        error: i16,
+        producer_id: i64,
+        producer_epoch: i16,
+    },
     /// A batch that is in the log already was sent again.
     Duplicate {
         base: Offset,
