@@ -176,13 +176,12 @@ pub enum Observed {
     },
 }
 
-/// What a broker does with its copy of a log. No check judges by it: it tells people how things came about. Of internal
-/// topics there is only what is rare: that a copy was opened, followed, cut, begun anew or compacted.
+/// What a broker does with its copy of a log. No check judges by it: it tells people how things came about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LogEvent {
-    /// Recovered from the disk.
-    Opened { start: i64, end: i64 },
+    /// Recovered from the disk. The first transaction that the broker knows to be open begins at `first_open`.
+    Opened { start: i64, end: i64, first_open: Option<i64> },
     /// A follower of this leader from now on.
     Followed { leader_epoch: i32, leader: Option<i32>, end: i64 },
     /// Batches of the leader, not synced yet.
@@ -193,6 +192,8 @@ pub enum LogEvent {
     Reset { offset: i64 },
     /// The leader asks for this in-sync set.
     IsrAsked { leader_epoch: i32, isr: Vec<i32> },
+    /// The leader hears that this is the in-sync set.
+    IsrAnswered { partition_epoch: i32, isr: Vec<i32> },
     /// A producer's batch, not synced yet.
     Appended { base: i64, last: i64, transactional: bool, batch: Batch },
     /// The end of a transaction.

@@ -130,6 +130,8 @@ impl View<'_> {
         // Of each client: what its last poll brought, and in which transaction.
         let mut last: BTreeMap<u32, (i64, i64, Option<u64>)> = BTreeMap::new();
         let mut told: Vec<(OpId, Option<u64>, bool)> = Vec::new();
+        // What was polled in transactions, by whom, and in which.
+        let mut in_txns: Vec<(u32, i64, i64, u64)> = Vec::new();
         let members: BTreeSet<u32> =
             ops.iter().filter(|op| matches!(op.kind, OpKind::Subscribe { .. })).map(|op| op.client).collect();
         for (i, op) in ops.iter().enumerate().filter(|(_, op)| members.contains(&op.client)) {
@@ -140,11 +142,22 @@ impl View<'_> {
                 }
                 OpKind::Rebalance { assigned } => {
                     owned.insert(op.client, assigned.contains(place));
-                    last.remove(&op.client);
+                    if !assigned.contains(place) {
+                        last.remove(&op.client);
+                    }
                 }
                 OpKind::Poll { txn, .. } => {
                     let (Some((from, to)), Some(at_ns)) = (self.brought(op), op.completed_ns) else { continue };
                     let before = last.insert(op.client, (from, to, *txn));
+                    // One that was never committed may have timed out.
+                    let again = txn.and_then(|txn| {
+                        let same = |(_, f, t, earlier): &&(u32, i64, i64, u64)| {
+                            *f <= to && *t >= from && *earlier != txn && self.ended(*earlier) == Some(true)
+                        };
+                        let again = in_txns.iter().find(same).copied();
+                        in_txns.push((op.client, from, to, txn));
+                        again
+                    });
                     let in_txn = txn.map_or(String::new(), |txn| format!(" in transaction {txn}"));
                     let polls = format!("polls {place} offsets {from} to {to}{in_txn}");
                     let who = format!("client-{}", op.client);
@@ -162,17 +175,12 @@ impl View<'_> {
                         story.odd("goes on after abort", StepKind::Client, at_ns, &who, what);
                         continue;
                     }
-                    let other = last.iter().find_map(|(client, (f, t, earlier))| {
-                        let earlier = earlier.filter(|_| *client != op.client && *f <= to && *t >= from)?;
-                        // One that was never committed may have timed out.
-                        let end = self.end_of(earlier).filter(|_| self.ended(earlier) == Some(true))?;
-                        let open = end.completed_ns.is_some_and(|done| done > at_ns);
-                        open.then_some((*client, earlier))
-                    });
-                    if let Some((client, earlier)) = other {
+                    if let Some((client, .., earlier)) = again {
+                        let done = self.end_of(earlier).is_some_and(|e| e.completed_ns.is_some_and(|ns| ns <= at_ns));
+                        let state = if done { "was committed" } else { "is open" };
                         let what =
-                            format!("{polls}, though transaction {earlier} of client-{client}, with the same, is open");
-                        story.odd("polls what is open", StepKind::Client, at_ns, &who, what);
+                            format!("{polls}, though transaction {earlier} of client-{client}, with the same, {state}");
+                        story.odd("polls again", StepKind::Client, at_ns, &who, what);
                         continue;
                     }
                     told.push((OpId(i), *txn, holds));
@@ -236,7 +244,7 @@ impl View<'_> {
                 let what = format!("{what}, though {was} was stored before");
                 story.odd("stored offset falls", StepKind::Broker, seen.at_ns, who, what);
             } else if let Some(record) = self.offset.filter(|o| o < offset && was.is_none_or(|was| was <= *o)) {
-                if self.polled_by(record, seen.at_ns) {
+                if self.polled_by(group, record, seen.at_ns) {
                     story.tell(Weight::Own, StepKind::Broker, seen.at_ns, who, what);
                 } else {
                     let what = format!("{what}, though no member had worked on {record}");
@@ -255,9 +263,12 @@ impl View<'_> {
         self.late_commits(story);
     }
 
-    /// Whether a poll that was over by then had brought the record.
-    fn polled_by(&self, record: i64, at_ns: u64) -> bool {
-        let polls = self.case.history.ops.iter().filter(|op| op.completed_ns.is_some_and(|done| done <= at_ns));
+    /// Whether a poll of a member that was over by then had brought the record.
+    fn polled_by(&self, group: &str, record: i64, at_ns: u64) -> bool {
+        let history = self.case.history;
+        let group = history.facts.groups.iter().find(|g| g.name == group);
+        let is_member = |op: &&Op| group.is_none_or(|g| g.clients.contains(&op.client));
+        let polls = history.ops.iter().filter(is_member).filter(|op| op.completed_ns.is_some_and(|done| done <= at_ns));
         polls.filter_map(|op| self.brought(op)).any(|(from, to)| (from..=to).contains(&record))
     }
 

@@ -155,7 +155,9 @@ impl Explanation {
         let mut story = Story::default();
         story.told.extend(own.into_iter().map(|step| Told { weight: Weight::Own, step }));
         steps::around(case, &names, &clue, violation, &mut story);
-        let at_ns = steps::violated_at(case, violation, &clue, &story);
+        // What is wrong shows when something was done wrong, not before.
+        let odd = story.first_odd().map(|ms| (ms * 1e6) as u64);
+        let at_ns = steps::violated_at(case, violation, &clue, &story).map(|at| at.max(odd.unwrap_or(0)));
         told.at_ms = at_ns.map(ms);
         told.steps = story.ordered(at_ns, &told);
         Some(told)

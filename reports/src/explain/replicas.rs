@@ -9,21 +9,25 @@ use super::clue::{Clue, at};
 use super::copies::{Copy, Entry, Held};
 use super::names::Names;
 use super::told::{Story, Weight};
-use super::{Case, StepKind};
+use super::{Case, StepKind, transactions};
 
 /// Steps of the partitions that the violation is about; of all, as far as they are odd, if it is about none.
 pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Story) {
-    let mut places = clue.places();
-    let about_none = places.is_empty();
-    if about_none {
-        places = all_places(case);
+    let mut places: Vec<_> = clue.places().into_iter().map(|place| (place, true)).collect();
+    if places.is_empty() {
+        places = all_places(case).into_iter().map(|place| (place, false)).collect();
     }
-    for (topic, partition) in places {
+    // What becomes of a transaction is in its coordinator's log.
+    if let Some(coordinator) = transactions::coordinator(case, clue) {
+        places.push((coordinator, false));
+    }
+    for ((topic, partition), near) in places {
         let mut watch = Watch::new(case, names, clue, &topic, partition);
-        watch.near = !about_none;
+        watch.near = near;
         for seen in &case.history.observations {
             watch.see(seen, story);
         }
+        watch.end(story);
     }
 }
 
@@ -32,7 +36,6 @@ fn all_places(case: &Case<'_>) -> Vec<(String, i32)> {
     for seen in &case.history.observations {
         if let Observed::Log { topic, partition, event: LogEvent::Opened { .. } | LogEvent::Followed { .. } } =
             &seen.what
-            && !topic.starts_with("__")
             && !all.iter().any(|(t, p)| t == topic && p == partition)
         {
             all.push((topic.clone(), *partition));
@@ -40,6 +43,18 @@ fn all_places(case: &Case<'_>) -> Vec<(String, i32)> {
     }
     all.sort();
     all
+}
+
+/// Whom a broker follows.
+#[derive(Clone)]
+struct Following {
+    leader: String,
+    epoch: i32,
+    /// Since when, and in words.
+    since_ns: u64,
+    what: String,
+    /// It was told that it goes on past where the logs part.
+    told: bool,
 }
 
 /// What is known of one partition, up to an observation.
@@ -58,13 +73,18 @@ struct Watch<'a> {
     /// The epoch that each broker led last.
     led: BTreeMap<String, i32>,
     /// Whom each broker follows, and in which epoch: an answer of an earlier leader may come late.
-    following: BTreeMap<String, (String, i32)>,
-    /// The in-sync set, as each broker has it.
-    isr: BTreeMap<String, Vec<u32>>,
+    following: BTreeMap<String, Following>,
+    /// The in-sync set, as each broker has it, and its partition epoch.
+    isr: BTreeMap<String, (i32, Vec<i32>)>,
+    /// Members of the largest in-sync set so far.
+    replicas: usize,
     /// Brokers that have had nothing of their leader yet since they began to follow, or opened or cut their log.
     to_go_on: BTreeSet<String>,
     high: i64,
-    last_isr: Option<String>,
+    /// The latest partition epoch that was told.
+    told_isr: i32,
+    /// The last copy of a batch that was told: it may be sent again and again.
+    told_copy: Option<(String, i64)>,
 }
 
 impl<'a> Watch<'a> {
@@ -82,9 +102,11 @@ impl<'a> Watch<'a> {
             led: BTreeMap::new(),
             following: BTreeMap::new(),
             isr: BTreeMap::new(),
+            replicas: 1,
             to_go_on: BTreeSet::new(),
             high: 0,
-            last_isr: None,
+            told_isr: -1,
+            told_copy: None,
         }
     }
 
@@ -102,6 +124,12 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// A step that breaks a rule, told whether or not it is of the partition that the violation is about.
+    fn odd(&self, story: &mut Story, sort: &str, at_ns: u64, who: &str, what: String) {
+        let place = if self.near { self.name() } else { "elsewhere".to_owned() };
+        story.odd(format!("{sort}, {place}"), StepKind::Broker, at_ns, who, what);
+    }
+
     fn see(&mut self, seen: &Observation, story: &mut Story) {
         let (at_ns, who) = (seen.at_ns, self.names.observer(&seen.observer));
         let is_node = matches!(seen.observer, history::Observer::Node { .. });
@@ -114,7 +142,7 @@ impl<'a> Watch<'a> {
                 let what = format!("leads {} in epoch {leader_epoch}, log end {end}", self.name());
                 if *end < self.high {
                     let what = format!("{what}, though the high watermark was {}", self.high);
-                    story.odd("leads below", StepKind::Broker, at_ns, &who, what);
+                    self.odd(story, "leads below", at_ns, &who, what);
                 } else {
                     self.tell(story, Weight::Near, at_ns, &who, what);
                 }
@@ -122,20 +150,22 @@ impl<'a> Watch<'a> {
                 self.following.remove(&who);
                 self.leader = Some((who, *leader_epoch, *end));
             }
-            Observed::IsrChanged { topic, partition, leader_epoch, isr, .. } if self.is_here(topic, *partition) => {
-                self.isr.insert(who.clone(), isr.clone());
-                let what = format!("in-sync set of {} is {isr:?} in epoch {leader_epoch}", self.name());
-                // Every broker tells of a committed change: once is enough.
-                if self.last_isr.as_ref() != Some(&what) {
-                    self.tell(story, Weight::Near, at_ns, &who, what.clone());
-                    self.last_isr = Some(what);
+            Observed::IsrChanged { topic, partition, leader_epoch, partition_epoch, isr }
+                if self.is_here(topic, *partition) =>
+            {
+                self.in_sync(&who, *partition_epoch, isr.iter().map(|id| *id as i32).collect());
+                // Every broker tells of a committed change, and again as it restarts: once is enough.
+                if *partition_epoch > self.told_isr {
+                    self.told_isr = *partition_epoch;
+                    let what = format!("in-sync set of {} is {isr:?} in epoch {leader_epoch}", self.name());
+                    self.tell(story, Weight::Near, at_ns, &who, what);
                 }
             }
             Observed::HighWatermark { topic, partition, offset, .. } if is_node && self.is_here(topic, *partition) => {
                 self.high_watermark(at_ns, &who, *offset, story);
             }
             Observed::FollowerHighWatermark { topic, partition, offset, .. } if self.is_here(topic, *partition) => {
-                let Some((leader, _)) = self.following.get(&who) else { return };
+                let Some(Following { leader, .. }) = self.following.get(&who) else { return };
                 let parts = self.copies.get(&who).zip(self.copies.get(leader)).and_then(|(a, b)| a.parts_from(b));
                 if let Some(parts) = parts.filter(|parts| parts < offset) {
                     let what = format!(
@@ -143,7 +173,7 @@ impl<'a> Watch<'a> {
                          {parts}",
                         self.name()
                     );
-                    story.odd("follower's high watermark", StepKind::Broker, at_ns, &who, what);
+                    self.odd(story, "follower's high watermark", at_ns, &who, what);
                 }
             }
             Observed::LastStableOffset { topic, partition, offset, .. }
@@ -156,7 +186,7 @@ impl<'a> Watch<'a> {
                          from {from} on",
                         self.name()
                     );
-                    story.odd("stable", StepKind::Broker, at_ns, &who, what);
+                    self.odd(story, "stable", at_ns, &who, what);
                 }
             }
             Observed::Log { topic, partition, event } if self.is_here(topic, *partition) => {
@@ -167,7 +197,7 @@ impl<'a> Watch<'a> {
     }
 
     fn high_watermark(&mut self, at_ns: u64, who: &str, offset: i64, story: &mut Story) {
-        let isr = self.isr.get(who).cloned().unwrap_or_default();
+        let isr = self.isr.get(who).map(|(_, isr)| isr.clone()).unwrap_or_default();
         let raises = format!("high watermark of {} rises to {offset}", self.name());
         let rises = offset > self.high;
         self.high = self.high.max(offset);
@@ -177,7 +207,7 @@ impl<'a> Watch<'a> {
         let min = self.min_in_sync();
         if isr.len() < min && !isr.is_empty() {
             let what = format!("{raises}, though the in-sync set is {isr:?} and min.insync.replicas is {min}");
-            story.odd("below minimum", StepKind::Broker, at_ns, who, what);
+            self.odd(story, "below minimum", at_ns, who, what);
         }
         let fsync = self.case.history.facts.flush == Flush::Fsync;
         for member in isr.iter().map(|id| format!("broker-{id}")) {
@@ -185,13 +215,33 @@ impl<'a> Watch<'a> {
             let parts = self.copies.get(who).and_then(|leader| copy.parts_from(leader));
             if let Some(parts) = parts.filter(|parts| *parts < offset) {
                 let what = format!("{raises}, though the log of {member}, in sync, parts from it at {parts}");
-                story.odd("parted", StepKind::Broker, at_ns, who, what);
+                self.odd(story, "parted", at_ns, who, what);
             } else if copy.end < offset {
                 let what = format!("{raises}, though the log of {member}, in sync, ends at {}", copy.end);
-                story.odd("short", StepKind::Broker, at_ns, who, what);
+                self.odd(story, "short", at_ns, who, what);
             } else if fsync && copy.flushed < offset {
                 let what = format!("{raises}, though {member}, in sync, has synced {}", copy.flushed);
-                story.odd("not synced", StepKind::Broker, at_ns, who, what);
+                self.odd(story, "not synced", at_ns, who, what);
+            }
+        }
+    }
+
+    /// How a broker has the in-sync set; one that restarts tells of earlier ones again.
+    fn in_sync(&mut self, who: &str, partition_epoch: i32, isr: Vec<i32>) {
+        self.replicas = self.replicas.max(isr.len());
+        let known = self.isr.entry(who.to_owned()).or_insert((-1, Vec::new()));
+        if partition_epoch > known.0 {
+            *known = (partition_epoch, isr);
+        }
+    }
+
+    /// Of followers that never came to cut what their leader does not have.
+    fn end(&self, story: &mut Story) {
+        for (who, Following { leader, since_ns, what, .. }) in self.following.iter().filter(|(_, f)| !f.told) {
+            let parts = self.copies.get(who).zip(self.copies.get(leader)).and_then(|(a, b)| a.parts_from(b));
+            if let Some(parts) = parts {
+                let what = format!("{what}, though its log parts from that of {leader} at {parts}: to the end");
+                self.odd(story, "never cut", *since_ns, who, what);
             }
         }
     }
@@ -200,44 +250,37 @@ impl<'a> Watch<'a> {
         let topic = self.case.plan.topics.iter().find(|t| t.name == self.topic);
         let own = topic.and_then(|t| t.configs.get("min.insync.replicas")?.parse().ok());
         let wanted = own.unwrap_or(self.case.plan.knobs.broker.min_insync_replicas as usize);
-        wanted.min(topic.map_or(1, |t| t.replication_factor as usize))
+        wanted.min(topic.map_or(self.replicas, |t| t.replication_factor as usize))
     }
 
     fn log(&mut self, at_ns: u64, who: &str, event: &LogEvent, story: &mut Story) {
         let name = self.name();
         match event {
-            LogEvent::Opened { end, .. } => {
-                let had = self.copies.get(who).map_or(0, |c| c.end);
-                let copy = self.copies.entry(who.to_owned()).or_default();
-                copy.cut(*end);
-                copy.flushed = *end;
-                self.to_go_on.insert(who.to_owned());
-                if *end < had {
-                    let what = format!("opens {name}, log end {end}, which was {had} before");
-                    self.tell(story, Weight::Own, at_ns, who, what);
-                } else if had > 0 {
-                    self.tell(story, Weight::Near, at_ns, who, format!("opens {name}, log end {end}"));
-                }
-            }
+            LogEvent::Opened { end, first_open, .. } => self.opened(at_ns, who, *end, *first_open, story),
             LogEvent::Followed { leader_epoch, leader, end } => {
                 let of = leader.map_or("no leader".to_owned(), |id| format!("broker-{id}"));
                 self.to_go_on.insert(who.to_owned());
-                self.following.insert(who.to_owned(), (of.clone(), *leader_epoch));
                 let what = format!("follows {of} on {name} in epoch {leader_epoch}, log end {end}");
+                let following =
+                    Following { leader: of, epoch: *leader_epoch, since_ns: at_ns, what: what.clone(), told: false };
+                self.following.insert(who.to_owned(), following);
                 if self.leader.is_some() && *end > 0 {
                     self.tell(story, Weight::Near, at_ns, who, what);
                 }
             }
             LogEvent::Replicated { base, last } => self.replicated(at_ns, who, *base, *last, story),
             LogEvent::Truncated { from, to, high_watermark } => {
-                let mut what = format!("truncates {name} from {from} to {to}, its high watermark {high_watermark}");
+                let what = format!("truncates {name} from {from} to {to}, its high watermark {high_watermark}");
+                let same = self.same_as_leader(who);
                 self.copies.entry(who.to_owned()).or_default().cut(*to);
                 self.to_go_on.insert(who.to_owned());
-                if *to < self.high && from != to {
-                    what += &format!(", though {} was the leader's", self.high);
-                    story.odd("truncates below", StepKind::Broker, at_ns, who, what);
-                } else if from != to {
-                    self.tell(story, Weight::Own, at_ns, who, what);
+                match same {
+                    Some((leader, same)) if *to < same => {
+                        let what = format!("{what}, though it is committed and as that of {leader} up to {same}");
+                        self.odd(story, "truncates", at_ns, who, what);
+                    }
+                    _ if from != to => self.tell(story, Weight::Own, at_ns, who, what),
+                    _ => {}
                 }
             }
             LogEvent::Reset { offset } => {
@@ -255,9 +298,10 @@ impl<'a> Watch<'a> {
                         "asks for the in-sync set {isr:?} of {name}, though {member} ends at {end} and epoch \
                          {leader_epoch} begins at {start}"
                     );
-                    story.odd("joins", StepKind::Broker, at_ns, who, what);
+                    self.odd(story, "joins", at_ns, who, what);
                 }
             }
+            LogEvent::IsrAnswered { partition_epoch, isr } => self.in_sync(who, *partition_epoch, isr.clone()),
             LogEvent::Appended { base, last, transactional, batch } => {
                 self.appended(at_ns, who, (*base, *last), *transactional, batch, story);
             }
@@ -283,7 +327,7 @@ impl<'a> Watch<'a> {
                         error_name(*error),
                         there.base
                     );
-                    story.odd("marker refused", StepKind::Broker, at_ns, who, what);
+                    self.odd(story, "marker refused", at_ns, who, what);
                 }
             }
             LogEvent::Duplicate { base, last, producer_id } => {
@@ -291,8 +335,10 @@ impl<'a> Watch<'a> {
                 let again = format!("takes a batch of producer {producer_id} on {name} for a copy of {base} to {last}");
                 if !there {
                     let what = format!("{again}, though it appended none there");
-                    story.odd("copy of nothing", StepKind::Broker, at_ns, who, what);
-                } else if self.offset.is_some_and(|o| (*base..=*last).contains(&o)) {
+                    self.odd(story, "copy of nothing", at_ns, who, what);
+                } else if self.offset.is_some_and(|o| (*base..=*last).contains(&o))
+                    && self.told_copy.replace((who.to_owned(), *base)) != Some((who.to_owned(), *base))
+                {
                     let what = format!("{again}, its high watermark {}", self.high);
                     self.tell(story, Weight::Own, at_ns, who, what);
                 }
@@ -307,7 +353,7 @@ impl<'a> Watch<'a> {
                         error_name(*error),
                         there.base
                     );
-                    story.odd("refused", StepKind::Broker, at_ns, who, what);
+                    self.odd(story, "refused", at_ns, who, what);
                 }
             }
             LogEvent::Cleaned { base, end } => self.cleaned(at_ns, who, *base, *end, story),
@@ -323,19 +369,54 @@ impl<'a> Watch<'a> {
         self.copies.entry(who.to_owned()).or_default().push(Entry { base, last, leader_epoch, held });
     }
 
+    /// Recovery takes from the disk what it finds of records, and of transactions.
+    fn opened(&mut self, at_ns: u64, who: &str, end: i64, first_open: Option<i64>, story: &mut Story) {
+        let had = self.copies.get(who).map_or(0, |c| c.end);
+        let copy = self.copies.entry(who.to_owned()).or_default();
+        copy.cut(end);
+        copy.flushed = end;
+        let forgot = copy.first_open().filter(|(from, _)| first_open.is_none_or(|known| known > *from));
+        self.to_go_on.insert(who.to_owned());
+        let mut what = format!("opens {}, log end {end}", self.name());
+        if end < had {
+            what += &format!(", which was {had} before");
+        }
+        if let Some((from, producer)) = forgot {
+            let knows =
+                first_open.map_or("of no open transaction".to_owned(), |known| format!("of one from {known} on"));
+            what += &format!(", and knows {knows}, though a transaction of producer {producer} is open from {from} on");
+            self.odd(story, "forgets", at_ns, who, what);
+        } else if had > 0 {
+            let weight = if end < had { Weight::Own } else { Weight::Near };
+            self.tell(story, weight, at_ns, who, what);
+        }
+    }
+
+    /// The leader that a broker follows, or the last there was, and how far both have the same that is committed.
+    fn same_as_leader(&self, who: &str) -> Option<(String, i64)> {
+        let followed = self.following.get(who).map(|f| &f.leader).filter(|leader| self.copies.contains_key(*leader));
+        let leader = followed.or(self.leader.as_ref().map(|(leader, ..)| leader)).filter(|leader| *leader != who)?;
+        let (mine, theirs) = (self.copies.get(who)?, self.copies.get(leader)?);
+        let same = mine.parts_from(theirs).unwrap_or(mine.end.min(theirs.end));
+        Some((leader.clone(), same.min(self.high)))
+    }
+
     /// A follower has something of its leader's. The first time since it began says how far it believes its own log.
     fn replicated(&mut self, at_ns: u64, who: &str, base: i64, last: i64, story: &mut Story) {
         let following = self.following.get(who);
-        let leader = following.and_then(|(leader, _)| self.copies.get(leader)).cloned();
+        let leader = following.and_then(|f| self.copies.get(&f.leader)).cloned();
         if self.to_go_on.remove(who)
-            && let Some((leader_name, epoch)) = following
+            && let Some(Following { leader: leader_name, epoch, .. }) = following.cloned()
         {
             let what = format!("goes on with {} from {base} on in epoch {epoch}", self.name());
             let parts = self.copies.get(who).zip(leader.as_ref()).and_then(|(mine, theirs)| mine.parts_from(theirs));
             match parts.filter(|parts| *parts < base) {
                 Some(parts) => {
                     let what = format!("{what}, though its log parts from that of {leader_name} at {parts}");
-                    story.odd("goes on", StepKind::Broker, at_ns, who, what);
+                    self.odd(story, "goes on", at_ns, who, what);
+                    if let Some(following) = self.following.get_mut(who) {
+                        following.told = true;
+                    }
                 }
                 None if base > 0 => self.tell(story, Weight::Near, at_ns, who, what),
                 None => {}
@@ -358,7 +439,7 @@ impl<'a> Watch<'a> {
         let copy = self.copies.entry(who.to_owned()).or_default();
         let though = if has_sequence(batch) { out_of_place(copy, batch) } else { None };
         match though {
-            Some((sort, though)) => story.odd(sort, StepKind::Broker, at_ns, who, format!("{what}, though {though}")),
+            Some((sort, though)) => self.odd(story, sort, at_ns, who, format!("{what}, though {though}")),
             None if self.offset.is_some_and(|o| (base..=last).contains(&o)) => {
                 self.tell(story, Weight::Own, at_ns, who, what);
             }
@@ -390,7 +471,7 @@ impl<'a> Watch<'a> {
                     "{what}, and the marker of producer {producer} at {offset} is gone, though records of its \
                      transaction stay"
                 );
-                story.odd("marker cleaned", StepKind::Broker, at_ns, who, what);
+                self.odd(story, "marker cleaned", at_ns, who, what);
             }
             None => self.tell(story, Weight::Far, at_ns, who, what),
         }
@@ -411,9 +492,6 @@ fn has_sequence(batch: &Batch) -> bool {
 
 /// Why a batch does not belong where the log ends: the rule, and what is there.
 fn out_of_place(copy: &Copy, batch: &Batch) -> Option<(&'static str, String)> {
-    if let Some(there) = copy.batch(batch) {
-        return Some(("twice", format!("it has it at {}", there.base)));
-    }
     let mut due = 0;
     for (i, entry) in copy.of_producer(batch.producer_id).enumerate() {
         match entry.held {
@@ -433,6 +511,9 @@ fn out_of_place(copy: &Copy, batch: &Batch) -> Option<(&'static str, String)> {
             Held::Batch { .. } => break,
             _ => {}
         }
+    }
+    if let Some(there) = copy.batch(batch) {
+        return Some(("twice", format!("it has it at {}", there.base)));
     }
     (batch.base_sequence != due).then(|| ("out of order", format!("sequence {due} is due")))
 }
@@ -535,7 +616,8 @@ mod tests {
         assert_eq!(
             scene.odd(tell),
             [
-                "broker-1: truncates events-0 from 1 to 0, its high watermark 0, though 1 was the leader's",
+                "broker-1: truncates events-0 from 1 to 0, its high watermark 0, though it is committed and as that of broker-0 \
+                 up to 1",
                 "broker-1: leads events-0 in epoch 2, log end 0, though the high watermark was 1",
             ]
         );
@@ -641,9 +723,45 @@ mod tests {
     }
 
     #[test]
+    fn a_follower_that_never_cuts_is_named() {
+        let scene = parted();
+        let follows = "broker-0: follows broker-1 on events-0 in epoch 2, log end 2";
+        assert_eq!(
+            scene.odd(tell),
+            [format!("{follows}, though its log parts from that of broker-1 at 1: to the end")]
+        );
+    }
+
+    #[test]
+    fn a_recovery_that_forgets_a_transaction_is_named() {
+        let mut scene = replicated();
+        scene.log(0, LogEvent::Opened { start: 0, end: 1, first_open: Some(0) });
+        assert_eq!(scene.odd(tell), [""; 0]);
+        scene.log(0, LogEvent::Opened { start: 0, end: 1, first_open: None });
+        assert_eq!(
+            scene.odd(tell),
+            [
+                "broker-0: opens events-0, log end 1, and knows of no open transaction, though a transaction of producer 7 is \
+             open from 0 on"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_high_watermark_that_rises_with_too_few_in_sync_is_named() {
+        let mut scene = replicated();
+        scene.log(0, LogEvent::IsrAnswered { partition_epoch: 2, isr: vec![0] });
+        append(&mut scene, 0, 1, batch(7, 0, 1));
+        scene.log(0, LogEvent::Flushed { offset: 2 });
+        scene.high_watermark(0, 2);
+        let min = "though the in-sync set is [0] and min.insync.replicas is 2";
+        assert_eq!(scene.odd(tell), [format!("broker-0: high watermark of events-0 rises to 2, {min}")]);
+    }
+
+    #[test]
     fn a_log_that_opens_shorter_than_it_was_says_so() {
         let mut scene = replicated();
-        scene.log(1, LogEvent::Opened { start: 0, end: 0 });
+        scene.log(1, LogEvent::Opened { start: 0, end: 0, first_open: None });
         assert_eq!(scene.all(tell).last().unwrap(), "broker-1: opens events-0, log end 0, which was 1 before");
     }
 

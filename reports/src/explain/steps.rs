@@ -26,12 +26,18 @@ pub(super) fn around(case: &Case<'_>, names: &Names, clue: &Clue, violation: Opt
 }
 
 fn faults(case: &Case<'_>, story: &mut Story) {
-    for effect in &case.history.faults {
+    for effect in struck(case) {
         // What destroys something is more than what delays it.
         let destroys = ["power-loss", "crash", "fsync-error"].contains(&effect.fault.as_str());
         let weight = if destroys { Weight::Near } else { Weight::Far };
         story.told.extend(fault(effect).into_iter().map(|step| Told { weight, step }));
     }
+}
+
+/// Faults of the plan: what ends after it healed is the end of the run itself.
+fn struck<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a FaultEffect> {
+    let healed = case.history.facts.healed_ns.unwrap_or(u64::MAX);
+    case.history.faults.iter().filter(move |f| f.at_ns <= healed)
 }
 
 /// Its beginning, and its end if it had one of its own.
@@ -74,9 +80,7 @@ pub(super) fn violated_at(case: &Case<'_>, violation: Option<&Violation>, clue: 
         return story.ends_at().map(|ms| (ms * 1e6) as u64);
     };
     // What was acknowledged and is not there was lost by the first fault that destroys something after the answer.
-    let lost = history
-        .faults
-        .iter()
-        .find(|f| f.at_ns >= acked && ["power-loss", "crash", "fsync-error"].contains(&f.fault.as_str()));
+    let lost =
+        struck(case).find(|f| f.at_ns >= acked && ["power-loss", "crash", "fsync-error"].contains(&f.fault.as_str()));
     Some(lost.map_or(acked, |f| f.at_ns))
 }

@@ -1,5 +1,7 @@
 //! Steps with how much they have to say about the violation, and which of them stay when there are too many.
 
+use std::collections::BTreeMap;
+
 use super::{Explanation, Step, StepKind, ms};
 
 /// Steps of a story, the violation among them.
@@ -30,8 +32,8 @@ pub(super) struct Told {
 #[derive(Debug, Default)]
 pub(super) struct Story {
     pub told: Vec<Told>,
-    /// Index of the step that the next odd one of its kind takes the place of.
-    odd: Vec<(&'static str, Vec<usize>)>,
+    /// By rule: indices of the steps that break it.
+    odd: BTreeMap<String, Vec<usize>>,
 }
 
 impl Story {
@@ -50,22 +52,25 @@ impl Story {
     /// A step that breaks a rule. `sort` names the rule: of each the first and the last are kept.
     pub fn odd(
         &mut self,
-        sort: &'static str,
+        sort: impl Into<String>,
         kind: StepKind,
         at_ns: u64,
         who: impl Into<String>,
         what: impl Into<String>,
     ) {
-        let at = self.odd.iter().position(|(name, _)| *name == sort).unwrap_or_else(|| {
-            self.odd.push((sort, Vec::new()));
-            self.odd.len() - 1
-        });
         self.tell(Weight::Odd, kind, at_ns, who, what);
-        if self.odd[at].1.len() < MAX_ODD {
-            self.odd[at].1.push(self.told.len() - 1);
-        } else if let (Some(told), Some(last)) = (self.told.pop(), self.odd[at].1.last()) {
+        let of_sort = self.odd.entry(sort.into()).or_default();
+        if of_sort.len() < MAX_ODD {
+            of_sort.push(self.told.len() - 1);
+        } else if let (Some(told), Some(last)) = (self.told.pop(), of_sort.last()) {
             self.told[*last] = told;
         }
+    }
+
+    /// When the first step that breaks a rule was.
+    pub fn first_odd(&self) -> Option<f64> {
+        let odd = self.told.iter().filter(|t| t.weight == Weight::Odd);
+        odd.filter_map(|t| t.step.at_ms).min_by(f64::total_cmp)
     }
 
     /// When the last of its steps was.
@@ -80,8 +85,8 @@ impl Story {
         all.sort_by_key(key);
         all.dedup_by(|a, b| a.step.who == b.step.who && a.step.what == b.step.what);
         let violated = at_ns.map_or(f64::MAX, ms);
-        // What came long after it is another story.
-        all.retain(|t| t.step.at_ms.is_none_or(|at| at <= violated + 1_000.0));
+        // What came long after it is another story, unless it breaks a rule.
+        all.retain(|t| t.weight == Weight::Odd || t.step.at_ms.is_none_or(|at| at <= violated + 1_000.0));
         let mut surplus = all.len().saturating_sub(MAX_STEPS - 1);
         for weight in [Weight::Far, Weight::Near, Weight::Own, Weight::Odd] {
             all.retain(|t| {

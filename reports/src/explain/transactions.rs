@@ -12,7 +12,7 @@ const MAX_STATES: usize = 8;
 
 /// States of the transactional id, with who decided without being asked to.
 pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Story) {
-    let Some(id) = clue.transactional_id.clone().or_else(|| id_of(case, clue)) else { return };
+    let Some(id) = id_of(case, clue) else { return };
     // (transaction, client, commit, asked at) in order of asking; and when the transaction began.
     let spans = spans(case, clue);
     let is_of = |seen: &&Observation| match &seen.what {
@@ -46,11 +46,14 @@ pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Stor
                 let commit = *state == TransactionState::PrepareCommit;
                 let began = open_since.take().unwrap_or(seen.at_ns);
                 let what = format!("decides to {} the {of}", if commit { "commit" } else { "abort" });
+                if last_ongoing == Some((*producer_id, *producer_epoch)) {
+                    odd = Some(("not bumped", "the epoch does not rise".to_owned()));
+                }
                 match unasked(&spans, began, seen.at_ns, commit) {
                     // A time-out, or another holder of the id: that is a coordinator's right.
                     Some(why) if !commit => format!("{what}; {why}"),
                     why => {
-                        odd = why.map(|why| ("unasked", why));
+                        odd = why.map(|why| ("unasked", why)).or(odd);
                         what
                     }
                 }
@@ -134,8 +137,25 @@ fn unasked(spans: &[Span], began: u64, at_ns: u64, commit: bool) -> Option<Strin
     }
 }
 
-/// The id whose producer wrote the record, in an epoch that the coordinator knew.
+/// The partition of the log that keeps the transaction.
+pub(super) fn coordinator(case: &Case<'_>, clue: &Clue) -> Option<(String, i32)> {
+    const LOG: &str = "__transaction_state";
+    let id = id_of(case, clue)?;
+    let of_log = |seen: &Observation| match &seen.what {
+        Observed::IsrChanged { topic, partition, .. } if topic == LOG => Some(partition + 1),
+        _ => None,
+    };
+    let partitions = case.history.observations.iter().filter_map(of_log).max()?;
+    // As Kafka chooses it: Java's hash of the id.
+    let hash = id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    Some((LOG.to_owned(), (hash & i32::MAX) % partitions))
+}
+
+/// The id that the violation names, or whose producer wrote the record.
 fn id_of(case: &Case<'_>, clue: &Clue) -> Option<String> {
+    if let Some(id) = &clue.transactional_id {
+        return Some(id.clone());
+    }
     let history = case.history;
     let of_record = clue.record.as_ref().and_then(|(topic, partition, offset)| {
         let log = history.log(&LogSource::ReadUncommitted, topic, *partition)?;
@@ -224,7 +244,9 @@ mod tests {
             state(&mut scene, 4, TransactionState::PrepareCommit);
             state(&mut scene, 4, TransactionState::CompleteCommit);
         }
-        let begins = "broker-0: begins the transaction of client-2, producer 7 epoch 4";
-        assert_eq!(scene.odd(tell), [format!("{begins}, though the one before had that epoch too")]);
+        let of = "the transaction of client-2, producer 7 epoch 4";
+        let decides = format!("broker-0: decides to commit {of}, though the epoch does not rise");
+        let begins = format!("broker-0: begins {of}, though the one before had that epoch too");
+        assert_eq!(scene.odd(tell), [decides.clone(), begins, decides]);
     }
 }

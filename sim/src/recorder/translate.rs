@@ -54,7 +54,7 @@ impl Inner {
     pub(super) fn partition(&mut self, at: Current, probe: &PartitionProbe) {
         let (id, node) = (&probe.partition, at.node);
         let (topic, partition) = (|| id.topic.to_string(), id.partition);
-        if let Some(event) = log_event(&probe.event, id.topic.starts_with("__")) {
+        if let Some(event) = log_event(&probe.event) {
             self.observed(at, Observed::Log { topic: topic(), partition, event });
         }
         let leader_epoch =
@@ -105,10 +105,12 @@ impl Inner {
     }
 }
 
-/// What the broker did with its copy of the log. Of internal topics what happens with every batch is left out.
-fn log_event(event: &PartitionEvent, internal: bool) -> Option<LogEvent> {
+/// What the broker did with its copy of the log.
+fn log_event(event: &PartitionEvent) -> Option<LogEvent> {
     Some(match *event {
-        PartitionEvent::Opened { log_start, end, .. } => LogEvent::Opened { start: log_start, end },
+        PartitionEvent::Opened { log_start, end, first_open, .. } => {
+            LogEvent::Opened { start: log_start, end, first_open }
+        }
         PartitionEvent::Followed { leader_epoch, leader, end } => LogEvent::Followed { leader_epoch, leader, end },
         PartitionEvent::Truncated { from, to, high_watermark } => LogEvent::Truncated { from, to, high_watermark },
         PartitionEvent::Reset { offset } => LogEvent::Reset { offset },
@@ -116,9 +118,11 @@ fn log_event(event: &PartitionEvent, internal: bool) -> Option<LogEvent> {
         PartitionEvent::MarkerRefused { error, producer_id, producer_epoch } => {
             LogEvent::MarkerRefused { error, producer_id, producer_epoch }
         }
-        _ if internal => return None,
         PartitionEvent::Replicated { base, last } => LogEvent::Replicated { base, last },
         PartitionEvent::IsrAsked { leader_epoch, ref isr } => LogEvent::IsrAsked { leader_epoch, isr: isr.clone() },
+        PartitionEvent::IsrAnswered { partition_epoch, ref isr } => {
+            LogEvent::IsrAnswered { partition_epoch, isr: isr.clone() }
+        }
         PartitionEvent::Appended { base, last, producer_id, producer_epoch, base_sequence, transactional } => {
             let batch = Batch { producer_id, producer_epoch, base_sequence };
             LogEvent::Appended { base, last, transactional, batch }

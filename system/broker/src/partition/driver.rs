@@ -139,6 +139,7 @@ pub(super) async fn open(
         log_start: driver.log.start_offset(),
         end: recovery.end,
         cut: recovery.cut.as_ref().map_or(0, |c| c.bytes),
+        first_open: driver.log.first_unstable_offset(),
     });
     let task = task::spawn(driver.run()).abort_on_drop();
     let task = Some(task).into();
@@ -275,7 +276,13 @@ impl Driver {
                 return self.done(stored, reply);
             }
             Command::Fetched(fetch) => Input::Fetched(fetch),
-            Command::IsrAnswered { attempt, result } => Input::IsrAnswered { attempt, result },
+            Command::IsrAnswered { attempt, result } => {
+                if let Ok(state) = &result {
+                    let partition_epoch = state.partition_epoch;
+                    self.report(|| PartitionEvent::IsrAnswered { partition_epoch, isr: state.isr.clone() });
+                }
+                Input::IsrAnswered { attempt, result }
+            }
             Command::Tick => Input::Tick,
             Command::Flushed(result) => {
                 self.flush = None;

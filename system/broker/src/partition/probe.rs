@@ -15,11 +15,13 @@ pub struct PartitionProbe {
 
 #[derive(Debug, Hash, Clone, PartialEq, Eq)]
 pub enum PartitionEvent {
-    /// Recovered from disk, up to `end`; `cut` bytes of a torn tail were removed.
+    /// Recovered from disk, up to `end`; `cut` bytes of a torn tail were removed. The first transaction that is open by
+    /// what is known of producers begins at `first_open`.
     Opened {
         log_start: Offset,
         end: Offset,
         cut: u64,
+        first_open: Option<Offset>,
     },
     /// Leads from now on.
     Led {
@@ -49,6 +51,11 @@ pub enum PartitionEvent {
     /// The controller is asked for this in-sync set.
     IsrAsked {
         leader_epoch: i32,
+        isr: Vec<i32>,
+    },
+    /// The controller answers with this in-sync set.
+    IsrAnswered {
+        partition_epoch: i32,
         isr: Vec<i32>,
     },
     /// In the page cache.
