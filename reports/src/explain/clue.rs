@@ -25,8 +25,9 @@ pub struct Clue {
     pub decision: Option<usize>,
     /// (topic, partition, offset) of what the record is a copy of.
     pub origin: Option<(String, i32, i64)>,
-    /// The consumer group.
+    /// The consumer group, and its generation.
     pub group: Option<String>,
+    pub generation: Option<i32>,
     /// The workload's transaction.
     pub txn: Option<u64>,
     /// The id that holds the transaction at its coordinator.
@@ -71,6 +72,7 @@ impl Clue {
         clue.txn = witness.subject.strip_prefix("transaction ").and_then(number);
         if let Some((group, rest)) = place.strip_prefix("group ").and_then(|rest| rest.split_once(' ')) {
             clue.group = Some(group.to_owned());
+            clue.generation = rest.strip_prefix("generation ").and_then(number);
             clue.partition = partition_of(rest).or_else(|| partition_of(&witness.subject));
         }
         clue.origin = record_of(&witness.subject);

@@ -21,7 +21,7 @@ pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Stor
         .flatten()
         .find(|(t, p, _)| *t == place.topic && *p == place.partition)
         .map(|(.., offset)| *offset);
-    let view = View { case, place: &place, offset };
+    let view = View { case, place: &place, offset, clue };
     view.owners(names, story);
     view.polls(story);
     view.commits(names, story);
@@ -51,6 +51,7 @@ struct View<'a> {
     place: &'a TopicPartition,
     /// Of the record, if it is about one.
     offset: Option<i64>,
+    clue: &'a Clue,
 }
 
 impl View<'_> {
@@ -58,18 +59,16 @@ impl View<'_> {
     fn owners(&self, names: &Names, story: &mut Story) {
         let place = self.place;
         let mut owner: BTreeMap<&str, String> = BTreeMap::new();
+        let meant = |group: &str| self.clue.group.as_ref().is_none_or(|g| g == group);
         // By group and member: who says that it has the partition.
         let mut has: BTreeMap<(&str, &str), u32> = BTreeMap::new();
         let mut told = Vec::new();
         for seen in &self.case.history.observations {
             let who = names.observer(&seen.observer);
             match &seen.what {
-                Observed::GroupGeneration { group, generation, members } => {
+                Observed::GroupGeneration { group, generation, members } if meant(group) => {
                     let Some(next) = members.iter().find(|m| m.partitions.contains(place)) else { continue };
                     let was = owner.insert(group, next.member.clone());
-                    if was.as_ref() == Some(&next.member) {
-                        continue;
-                    }
                     let what = format!("generation {generation} of group {group} gives {place} to {}", next.member);
                     let still = has.iter().find(|((g, m), _)| g == group && *m != next.member);
                     // One that is no member any more is not asked.
@@ -79,16 +78,19 @@ impl View<'_> {
                             let what = format!("{what}, though client-{client} has not given it up");
                             story.odd("given twice", StepKind::Broker, seen.at_ns, who, what);
                         }
+                        None if was.as_ref() == Some(&next.member) => {}
                         None => told.push((seen.at_ns, StepKind::Broker, who, what)),
                     }
                 }
-                Observed::GroupMember { group, member, epoch, assigned, .. } if assigned.contains(place) => {
+                Observed::GroupMember { group, member, epoch, assigned, .. }
+                    if assigned.contains(place) && meant(group) =>
+                {
                     if owner.insert(group, member.clone()).as_ref() != Some(member) {
                         let what = format!("epoch {epoch} of group {group} gives {place} to {member}");
                         told.push((seen.at_ns, StepKind::Broker, who, what));
                     }
                 }
-                Observed::Assigned { group, member, generation, partitions, lost } => {
+                Observed::Assigned { group, member, generation, partitions, lost } if meant(group) => {
                     let Observer::Client { client } = seen.observer else { continue };
                     let key = (group.as_str(), member.as_str());
                     let change = match (has.contains_key(&key), partitions.contains(place)) {

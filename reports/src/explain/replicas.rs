@@ -604,7 +604,11 @@ mod tests {
         scene.see(0, Observed::FollowerHighWatermark { topic, partition, leader_epoch, offset });
         assert_eq!(
             scene.odd(tell),
-            ["broker-0: takes 2 for the high watermark of events-0, though its log parts from that of broker-1 at 1"]
+            [
+                "broker-0: takes 2 for the high watermark of events-0, though its log parts from that of broker-1 at 1",
+                "broker-0: follows broker-1 on events-0 in epoch 2, log end 2, though its log parts from that of broker-1 \
+                 at 1: to the end",
+            ]
         );
     }
 

@@ -66,6 +66,16 @@ pub(super) fn violated_at(case: &Case<'_>, violation: Option<&Violation>, clue: 
     if let Some(at) = clue.decision.and_then(|i| history.decisions[i].at_ns) {
         return Some(at);
     }
+    let given = clue.group.as_ref().zip(clue.generation).and_then(|(wanted, n)| {
+        let is = |seen: &&history::Observation| match &seen.what {
+            Observed::GroupGeneration { group, generation, .. } => group == wanted && *generation == n,
+            _ => false,
+        };
+        history.observations.iter().find(is)
+    });
+    if let Some(seen) = given {
+        return Some(seen.at_ns);
+    }
     let fired = clue.window.as_ref().and_then(|(key, start, end)| {
         let is = |d: &&history::DecisionEntry| {
             matches!(&d.decision, Decision::Fire { key: k, start: s, end: e, .. } if k == key && s == start && e == end)
