@@ -17,8 +17,8 @@ pub use log::{Blob, COPY_OF, Control, Header, LogRecord, LogSource, PartitionLog
 pub use models::decision::{Change, Decision, DecisionEntry, Input, InputState, InputStatus};
 pub use models::row::RowOp;
 pub use observation::{
-    FaultEffect, LoadedMember, LoadedOffset, MemberAssignment, Observation, Observed, Observer, TopicPartition,
-    TransactionState,
+    Batch, FaultEffect, LoadedMember, LoadedOffset, LogEvent, MemberAssignment, Observation, Observed, Observer,
+    TopicPartition, TransactionState,
 };
 pub use op::{Op, OpId, OpKind, OpResult, PolledPartition, PolledRecord};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub use verdict::{Outcome, Verdict, Violation};
 pub use witness::{Window, Witness};
 
 /// Of the JSON form; a reader refuses others.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

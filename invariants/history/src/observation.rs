@@ -163,6 +163,60 @@ pub enum Observed {
         generation: u64,
         checkpoint: Option<u64>,
     },
+    /// The job's coordinator speaks to a worker by this connection from now on; later ones have higher numbers.
+    WorkerRegistered {
+        worker: String,
+        connection: u64,
+    },
+    /// A broker did something with its copy of a partition's log.
+    Log {
+        topic: String,
+        partition: i32,
+        event: LogEvent,
+    },
+}
+
+/// What a broker does with its copy of a log. No check judges by it: it tells people how things came about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LogEvent {
+    /// Recovered from the disk. The first transaction that the broker knows to be open begins at `first_open`.
+    Opened { start: i64, end: i64, first_open: Option<i64> },
+    /// A follower of this leader from now on.
+    Followed { leader_epoch: i32, leader: Option<i32>, end: i64 },
+    /// Batches of the leader, not synced yet.
+    Replicated { base: i64, last: i64 },
+    /// What the leader does not have was cut away; `high_watermark` is what the broker knew before.
+    Truncated { from: i64, to: i64, high_watermark: i64 },
+    /// All was given up for a log that begins here, as the leader's does.
+    Reset { offset: i64 },
+    /// The leader asks for this in-sync set.
+    IsrAsked { leader_epoch: i32, isr: Vec<i32> },
+    /// The leader hears that this is the in-sync set.
+    IsrAnswered { partition_epoch: i32, isr: Vec<i32> },
+    /// A producer's batch, not synced yet.
+    Appended { base: i64, last: i64, transactional: bool, batch: Batch },
+    /// The end of a transaction.
+    Marker { offset: i64, producer_id: i64, producer_epoch: i16, commit: bool },
+    /// A marker was refused with this Kafka error code.
+    MarkerRefused { error: i16, producer_id: i64, producer_epoch: i16 },
+    /// A batch was taken for a copy of the one at these offsets.
+    Duplicate { base: i64, last: i64, producer_id: i64 },
+    /// A producer's batch was refused with this Kafka error code.
+    Refused { error: i16, batch: Batch },
+    /// The segments of [base, end) were compacted into one.
+    Cleaned { base: i64, end: i64 },
+    /// What is below survives power loss.
+    Flushed { offset: i64 },
+}
+
+/// What the head of a batch says of its producer; -1 where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub base_sequence: i32,
 }
 
 /// Of a topic, by name.

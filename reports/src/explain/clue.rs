@@ -23,6 +23,15 @@ pub struct Clue {
     pub window: Option<(String, i64, i64)>,
     /// Index of the decision that is wrong.
     pub decision: Option<usize>,
+    /// (topic, partition, offset) of what the record is a copy of.
+    pub origin: Option<(String, i32, i64)>,
+    /// The consumer group, and its generation.
+    pub group: Option<String>,
+    pub generation: Option<i32>,
+    /// The workload's transaction.
+    pub txn: Option<u64>,
+    /// The id that holds the transaction at its coordinator.
+    pub transactional_id: Option<String>,
 }
 
 impl Clue {
@@ -59,12 +68,34 @@ impl Clue {
             clue.record = Some((source.clone(), *partition, offsets[1]));
         }
         clue.op = clue.op.or_else(|| operation_of(history, &witness.subject));
+        clue.transactional_id = place.strip_prefix("transactional id ").map(str::to_owned);
+        clue.txn = witness.subject.strip_prefix("transaction ").and_then(number);
+        if let Some((group, rest)) = place.strip_prefix("group ").and_then(|rest| rest.split_once(' ')) {
+            clue.group = Some(group.to_owned());
+            clue.generation = rest.strip_prefix("generation ").and_then(number);
+            clue.partition = partition_of(rest).or_else(|| partition_of(&witness.subject));
+        }
+        clue.origin = record_of(&witness.subject);
         clue.join(history);
         if clue.record.is_none() && clue.op.is_none() {
             clue.suspect(history);
             clue.join(history);
         }
+        clue.txn = clue.txn.or_else(|| match clue.op.map(|id| &history.ops[id.0].kind) {
+            Some(OpKind::Produce { txn, .. }) => *txn,
+            _ => None,
+        });
         clue
+    }
+
+    /// The partitions that it is about.
+    pub fn places(&self) -> Vec<(String, i32)> {
+        let mut places: Vec<(String, i32)> = self.partition.iter().cloned().collect();
+        let records = [&self.record, &self.origin];
+        places.extend(records.into_iter().flatten().map(|(topic, partition, _)| (topic.clone(), *partition)));
+        places.sort();
+        places.dedup();
+        places
     }
 
     /// Finds the record of the operation, or the operation of the record.

@@ -10,12 +10,21 @@
 //! ```
 
 mod clue;
+mod copies;
+#[cfg(test)]
+mod fixture;
 mod journey;
 pub mod judged;
+mod members;
 mod names;
+mod replicas;
 mod steps;
+mod tasks;
 mod text;
+mod told;
+mod transactions;
 mod trials;
+mod waits;
 
 use history::{History, Outcome, Violation};
 use scenarios::Plan;
@@ -26,6 +35,7 @@ pub use names::Names;
 pub use trials::{Curve, CurvePoint, FaultTrial, Need, Runs};
 
 use crate::seed_report::{SeedReport, Verdict};
+use told::{Story, Told, Weight};
 
 /// What is explained.
 #[derive(Clone, Copy, Debug)]
@@ -135,17 +145,21 @@ impl Explanation {
             (Some(violation), _) => Self::of_violation(case, violation),
             (None, Outcome::Panicked { node, message }) if property.is_none() => {
                 let message = format!("{node} panicked: {message}");
-                Explanation { found: Some(message.clone()), ..Self::empty(case, message) }
+                Explanation { place: node.clone(), found: Some(message.clone()), ..Self::empty(case, message) }
             }
             _ => return None,
         };
         let clue = Clue::of(case.history, violation);
-        let (stages, mut steps) = journey::of(case, &names, &clue);
+        let (stages, own) = journey::of(case, &names, &clue);
         told.journey = stages;
-        steps.extend(steps::around(case, &names, &clue));
-        let at_ns = steps::violated_at(case, violation, &clue, &steps);
+        let mut story = Story::default();
+        story.told.extend(own.into_iter().map(|step| Told { weight: Weight::Own, step }));
+        steps::around(case, &names, &clue, violation, &mut story);
+        // What is wrong shows when something was done wrong, not before.
+        let odd = story.first_odd().map(|ms| (ms * 1e6) as u64);
+        let at_ns = steps::violated_at(case, violation, &clue, &story).map(|at| at.max(odd.unwrap_or(0)));
         told.at_ms = at_ns.map(ms);
-        told.steps = steps::ordered(steps, at_ns, &told);
+        told.steps = story.ordered(at_ns, &told);
         Some(told)
     }
 

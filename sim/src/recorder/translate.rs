@@ -3,7 +3,8 @@
 
 use broker::partition::probe::{PartitionEvent, PartitionProbe};
 use history::{
-    Change, Decision, DecisionEntry, Input, InputState, InputStatus, Observation, Observed, Observer, RowOp,
+    Batch, Change, Decision, DecisionEntry, Input, InputState, InputStatus, LogEvent, Observation, Observed, Observer,
+    RowOp,
 };
 use models::Watermark;
 use processor::decision as system;
@@ -27,6 +28,7 @@ impl Inner {
                 return;
             }
             Probe::AttemptStarted { generation, checkpoint } => Observed::Restored { generation, checkpoint },
+            Probe::WorkerRegistered { worker, connection } => Observed::WorkerRegistered { worker, connection },
             Probe::CheckpointCompleted { generation, n } => Observed::CheckpointComplete { generation, n },
             Probe::CheckpointCommitted { n, .. } => {
                 self.facts.committed.insert(n);
@@ -52,6 +54,9 @@ impl Inner {
     pub(super) fn partition(&mut self, at: Current, probe: &PartitionProbe) {
         let (id, node) = (&probe.partition, at.node);
         let (topic, partition) = (|| id.topic.to_string(), id.partition);
+        if let Some(event) = log_event(&probe.event) {
+            self.observed(at, Observed::Log { topic: topic(), partition, event });
+        }
         let leader_epoch =
             |all: &LeaderEpochs| all.get(&node).and_then(|n| n.get(&*id.topic)?.get(&partition)).copied().unwrap_or(-1);
         let what = match probe.event {
@@ -98,6 +103,40 @@ impl Inner {
         let observer = Observer::Node { node: at.node, incarnation: at.incarnation };
         self.observations.push(Observation { at_ns: at.now.as_nanos(), observer, what });
     }
+}
+
+/// What the broker did with its copy of the log.
+fn log_event(event: &PartitionEvent) -> Option<LogEvent> {
+    Some(match *event {
+        PartitionEvent::Opened { log_start, end, first_open, .. } => {
+            LogEvent::Opened { start: log_start, end, first_open }
+        }
+        PartitionEvent::Followed { leader_epoch, leader, end } => LogEvent::Followed { leader_epoch, leader, end },
+        PartitionEvent::Truncated { from, to, high_watermark } => LogEvent::Truncated { from, to, high_watermark },
+        PartitionEvent::Reset { offset } => LogEvent::Reset { offset },
+        PartitionEvent::Cleaned { base, end, .. } => LogEvent::Cleaned { base, end },
+        PartitionEvent::MarkerRefused { error, producer_id, producer_epoch } => {
+            LogEvent::MarkerRefused { error, producer_id, producer_epoch }
+        }
+        PartitionEvent::Replicated { base, last } => LogEvent::Replicated { base, last },
+        PartitionEvent::IsrAsked { leader_epoch, ref isr } => LogEvent::IsrAsked { leader_epoch, isr: isr.clone() },
+        PartitionEvent::IsrAnswered { partition_epoch, ref isr } => {
+            LogEvent::IsrAnswered { partition_epoch, isr: isr.clone() }
+        }
+        PartitionEvent::Appended { base, last, producer_id, producer_epoch, base_sequence, transactional } => {
+            let batch = Batch { producer_id, producer_epoch, base_sequence };
+            LogEvent::Appended { base, last, transactional, batch }
+        }
+        PartitionEvent::Marker { offset, producer_id, producer_epoch, commit, .. } => {
+            LogEvent::Marker { offset, producer_id, producer_epoch, commit }
+        }
+        PartitionEvent::Duplicate { base, last, producer_id } => LogEvent::Duplicate { base, last, producer_id },
+        PartitionEvent::Refused { error, producer_id, producer_epoch, base_sequence } => {
+            LogEvent::Refused { error, batch: Batch { producer_id, producer_epoch, base_sequence } }
+        }
+        PartitionEvent::Flushed { offset } => LogEvent::Flushed { offset },
+        _ => return None,
+    })
 }
 
 fn decision(at: Current, entry: system::Entry) -> DecisionEntry {

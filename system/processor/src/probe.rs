@@ -5,6 +5,11 @@ use crate::decision::Entry;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Probe {
     Decision(Entry),
+    /// The coordinator speaks to the worker by this connection from now on; later ones have higher numbers.
+    WorkerRegistered {
+        worker: String,
+        connection: u64,
+    },
     /// The coordinator deploys an attempt, from `checkpoint` or from the beginning.
     AttemptStarted {
         generation: u64,
@@ -43,6 +48,7 @@ impl Probe {
     pub(crate) fn log(&self) {
         match self {
             Self::Decision(_) => {}
+            Self::WorkerRegistered { worker, connection } => tracing::info!(worker, connection, "worker registered"),
             Self::AttemptStarted { generation, checkpoint } => {
                 tracing::info!(generation, checkpoint, "attempt is deployed");
             }

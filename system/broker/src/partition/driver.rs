@@ -139,6 +139,7 @@ pub(super) async fn open(
         log_start: driver.log.start_offset(),
         end: recovery.end,
         cut: recovery.cut.as_ref().map_or(0, |c| c.bytes),
+        first_open: driver.log.first_unstable_offset(),
     });
     let task = task::spawn(driver.run()).abort_on_drop();
     let task = Some(task).into();
@@ -275,7 +276,13 @@ impl Driver {
                 return self.done(stored, reply);
             }
             Command::Fetched(fetch) => Input::Fetched(fetch),
-            Command::IsrAnswered { attempt, result } => Input::IsrAnswered { attempt, result },
+            Command::IsrAnswered { attempt, result } => {
+                if let Ok(state) = &result {
+                    let partition_epoch = state.partition_epoch;
+                    self.report(|| PartitionEvent::IsrAnswered { partition_epoch, isr: state.isr.clone() });
+                }
+                Input::IsrAnswered { attempt, result }
+            }
             Command::Tick => Input::Tick,
             Command::Flushed(result) => {
                 self.flush = None;
@@ -642,7 +649,13 @@ impl Driver {
             Err(refusal) => {
                 let TopicPartition { topic, partition, .. } = &*self.id;
                 tracing::debug!(node = self.node, topic, partition, epoch = leader_epoch, %refusal, "marker refused");
-                return Outcome::Refused(error_code(&refusal));
+                let code = error_code(&refusal);
+                self.report(|| PartitionEvent::MarkerRefused {
+                    error: code.code(),
+                    producer_id: marker.producer_id,
+                    producer_epoch: marker.producer_epoch,
+                });
+                return Outcome::Refused(code);
             }
         }
         let outcome = match self.roll_if_due(128, 1).await {

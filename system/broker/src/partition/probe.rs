@@ -15,11 +15,13 @@ pub struct PartitionProbe {
 
 #[derive(Debug, Hash, Clone, PartialEq, Eq)]
 pub enum PartitionEvent {
-    /// Recovered from disk, up to `end`; `cut` bytes of a torn tail were removed.
+    /// Recovered from disk, up to `end`; `cut` bytes of a torn tail were removed. The first transaction that is open by
+    /// what is known of producers begins at `first_open`.
     Opened {
         log_start: Offset,
         end: Offset,
         cut: u64,
+        first_open: Option<Offset>,
     },
     /// Leads from now on.
     Led {
@@ -51,6 +53,11 @@ pub enum PartitionEvent {
         leader_epoch: i32,
         isr: Vec<i32>,
     },
+    /// The controller answers with this in-sync set.
+    IsrAnswered {
+        partition_epoch: i32,
+        isr: Vec<i32>,
+    },
     /// In the page cache.
     Appended {
         base: Offset,
@@ -67,6 +74,12 @@ pub enum PartitionEvent {
         producer_epoch: i16,
         commit: bool,
         coordinator_epoch: i32,
+    },
+    /// A marker was refused with this Kafka error code.
+    MarkerRefused {
+        error: i16,
+        producer_id: i64,
+        producer_epoch: i16,
     },
     /// A batch that is in the log already was sent again.
     Duplicate {

@@ -248,6 +248,9 @@ impl Driver {
                     return Ok(());
                 }
                 self.workers.insert(worker.clone(), (connection, outbox));
+                let registered = crate::probe::Probe::WorkerRegistered { worker: worker.clone(), connection };
+                registered.log();
+                env::probe::probe(|| registered);
                 Input::Registered { worker, shuffle }
             }
             Event::Input { connection, input } => {

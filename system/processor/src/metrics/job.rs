@@ -38,7 +38,7 @@ impl JobMetrics {
                 self.running.set(false);
                 self.drained.set(true);
             }
-            Probe::Decision(_) | Probe::Finish { .. } => {}
+            Probe::Decision(_) | Probe::WorkerRegistered { .. } | Probe::Finish { .. } => {}
         }
     }
 
