@@ -138,6 +138,7 @@ fn from_audits() -> Vec<Line> {
         wall_ms: 17_900,
         complete: true,
         guilty_named,
+        not_explained: guilty_named.is_none().then(|| "the patched program did not build".to_owned()),
     };
     let findings = [
         Finding::RightCheck { seed: 2, check: "acked-durable".into() },

@@ -83,12 +83,12 @@ impl View<'_> {
                     }
                 }
                 Observed::GroupMember { group, member, epoch, assigned, .. }
-                    if assigned.contains(place) && meant(group) =>
+                    if assigned.contains(place)
+                        && meant(group)
+                        && owner.insert(group, member.clone()).as_ref() != Some(member) =>
                 {
-                    if owner.insert(group, member.clone()).as_ref() != Some(member) {
-                        let what = format!("epoch {epoch} of group {group} gives {place} to {member}");
-                        told.push((seen.at_ns, StepKind::Broker, who, what));
-                    }
+                    let what = format!("epoch {epoch} of group {group} gives {place} to {member}");
+                    told.push((seen.at_ns, StepKind::Broker, who, what));
                 }
                 Observed::Assigned { group, member, generation, partitions, lost } if meant(group) => {
                     let Observer::Client { client } = seen.observer else { continue };
