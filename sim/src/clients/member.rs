@@ -4,7 +4,7 @@
 //! Every poll, commit and copy is an operation of the history. A place that a consumer's position is set to anew (an
 //! assignment, a transaction that was aborted) is one too, so that checks tell it from a skip.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use client::{
     CommittedOffset, ConsumerConfig, FetchResult, GroupConfig, GroupConsumer, GroupProtocol, Isolation, Outcome,
     Polled, Producer, Record, Remedy, Reset, TopicPartition,
 };
+use env::clock::Instant;
 use history::{Blob, Observed, OpId, OpKind, OpResult, PolledPartition, PolledRecord};
 use scenarios::plan::{self, Commit, Stay};
 
@@ -27,6 +28,12 @@ const TICK: Duration = Duration::from_millis(500);
 const WORK_MS: u64 = 400;
 /// Between attempts of a call that has to succeed sooner or later.
 const RETRY: Duration = Duration::from_millis(200);
+/// A member that commits what each poll brought commits the same again when it polled nothing for this long, as one that
+/// commits after every poll does, and as automatic commits do by default:
+///   1. It commits 1; the request is held up on its way. After its time-out it is repeated, on a new connection, and stored.
+///   2. It commits 2, and is acknowledged.
+///   3. The first request arrives. Nothing tells the coordinator that it is older: 1 stands, and no record comes any more.
+const COMMIT_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(stage: &Rc<Stage>, id: u32, script: &plan::Member, progress: &Rc<Progress>) {
     let chance = RefCell::new(env::rng::stream("workload.work"));
@@ -63,6 +70,7 @@ struct Member<'a> {
     producer: Option<Producer>,
     /// What this life committed last.
     committed: RefCell<BTreeMap<TopicPartition, i64>>,
+    committed_at: Cell<Instant>,
 }
 
 impl<'a> Member<'a> {
@@ -107,6 +115,7 @@ impl<'a> Member<'a> {
             producer: matches!(script.commit, Commit::Transaction { .. })
                 .then(|| Producer::new(stage.client(id), transactional_config(stage, format!("member-{id}")))),
             committed: RefCell::default(),
+            committed_at: Cell::new(env::clock::now()),
             stage,
             id,
             script,
@@ -194,6 +203,7 @@ impl<'a> Member<'a> {
             }
             None => {
                 recording.complete(poll, OpResult::Polled { reads: Vec::new() });
+                self.commit_again().await;
                 return Step::On;
             }
         };
@@ -220,7 +230,10 @@ impl<'a> Member<'a> {
             (Commit::Transaction { to }, Some(producer), Some(txn)) if !offsets.is_empty() => {
                 self.copy(producer, to, txn, &results, &offsets).await
             }
-            _ => Step::On,
+            _ => {
+                self.commit_again().await;
+                Step::On
+            }
         }
     }
 
@@ -235,7 +248,16 @@ impl<'a> Member<'a> {
         }
     }
 
+    async fn commit_again(&self) {
+        let positions = self.consumer.positions();
+        let due = self.committed_at.get() + COMMIT_AGAIN <= env::clock::now();
+        if matches!(self.script.commit, Commit::Each) && due && !positions.is_empty() && !self.stage.stop.get() {
+            self.commit(&positions).await;
+        }
+    }
+
     async fn commit(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) {
+        self.committed_at.set(env::clock::now());
         let recording = &self.stage.recording;
         let ops = self.invoke_commits(offsets);
         let result = self.consumer.commit(offsets).await;

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use client::{Admin, Client, Consumer, ConsumerConfig, Isolation, TopicPartition};
+use client::{Admin, Client, Consumer, ConsumerConfig, Isolation, OffsetSpec, TopicPartition};
 use env::io::{AsyncReadExt, AsyncWriteExt};
 use history::{Blob, Header, LogRecord, LogSource, PartitionLog};
 use protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -125,10 +125,18 @@ async fn raw(
         log.log_start_offset = data.log_start_offset.max(0);
         let bytes = data.records.unwrap_or_default();
         log.log_end_offset = disk_image::decode_batches(&tp.to_string(), &bytes, next, holes, &mut log.records, damage);
-        if log.log_end_offset == next {
-            break;
-        }
         stream = Some(of);
+        if log.log_end_offset > next {
+            continue;
+        }
+        // A leader of this instant may know an older high watermark than its followers told before it, and serves what is
+        // below that; where the log ends it does not answer until it knows (KIP-207).
+        match admin.list_offsets(std::slice::from_ref(tp), OffsetSpec::Latest, Isolation::ReadUncommitted).await {
+            Ok(ends) if ends.get(tp).copied().flatten().is_some_and(|end| end <= next) => break,
+            Ok(ends) => *trouble.borrow_mut() = format!("nothing at {next}, though the log ends at {:?}", ends.get(tp)),
+            Err(e) => *trouble.borrow_mut() = e.to_string(),
+        }
+        env::time::sleep(PAUSE).await;
     }
     Ok(log)
 }

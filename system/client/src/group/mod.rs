@@ -555,29 +555,25 @@ impl Shared {
         taken
     }
 
+    /// Commits what is done with, whether or not it moved since the last time, as Kafka's own consumer does: a commit that
+    /// was given up unanswered, and repeated, may be stored after all when a newer one already was, and on an idle partition
+    /// nothing else would undo that.
     fn auto_commit(self: &Rc<Self>) {
         let Some(every) = self.config.auto_commit else { return };
         self.auto_commit_at.set(Some(env::clock::now() + every));
         if self.auto_committing.get() {
             return;
         }
-        let offsets = self.take_done_with(None);
+        let offsets = self.done_with.borrow().clone();
         if offsets.is_empty() {
             return;
         }
         self.auto_committing.set(true);
         let (shared, turn) = (Rc::clone(self), self.commits.take());
         env::task::spawn(async move {
-            let committed = shared.commit(turn, &offsets).await;
+            // What fails is tried again next time.
+            let _ = shared.commit(turn, &offsets).await;
             shared.auto_committing.set(false);
-            if committed.is_err() {
-                // Unless something newer was done with meanwhile, it is tried again next time.
-                let mut done_with = shared.done_with.borrow_mut();
-                let owned = shared.membership.borrow().owned().clone();
-                for (tp, offset) in offsets.into_iter().filter(|(tp, _)| owned.contains(tp)) {
-                    done_with.entry(tp).or_insert(offset);
-                }
-            }
         });
     }
 
