@@ -152,7 +152,7 @@ pub fn at(log: &PartitionLog, offset: i64) -> Option<&LogRecord> {
 }
 
 /// `orders-0 offset 812`.
-fn record_of(place: &str) -> Option<(String, i32, i64)> {
+pub(super) fn record_of(place: &str) -> Option<(String, i32, i64)> {
     let (partition, offset) = place.split_once(" offset ")?;
     let (topic, partition) = partition_of(partition)?;
     Some((topic, partition, number(offset)?))

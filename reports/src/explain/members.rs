@@ -187,6 +187,21 @@ impl View<'_> {
                     }
                     told.push((OpId(i), *txn, holds));
                 }
+                OpKind::CommitOffset { group, topic, partition, offset } => {
+                    if *topic != place.topic || *partition != place.partition {
+                        continue;
+                    }
+                    let Some((first, _, Some(earlier))) = last.get(&op.client).copied() else { continue };
+                    let over = self.end_of(earlier).is_some_and(|end| end.invoked_ns < op.invoked_ns);
+                    if over && self.ended(earlier) == Some(false) && *offset > first {
+                        let what = format!(
+                            "commits offset {offset} of group {group} for {place}, though it aborted transaction \
+                             {earlier}, which began at {first}"
+                        );
+                        let who = format!("client-{}", op.client);
+                        story.odd("goes on after abort", StepKind::Client, op.invoked_ns, who, what);
+                    }
+                }
                 _ => {}
             }
         }
@@ -245,6 +260,9 @@ impl View<'_> {
             if let Some(was) = was.filter(|was| offset < was) {
                 let what = format!("{what}, though {was} was stored before");
                 story.odd("stored offset falls", StepKind::Broker, seen.at_ns, who, what);
+            } else if let Some((owner, from)) = self.overtaken(group, *offset, seen.at_ns) {
+                let what = format!("{what}, as another asked, though client-{owner} has it and was given {from}");
+                story.odd("stored for another", StepKind::Broker, seen.at_ns, who, what);
             } else if let Some(record) = self.offset.filter(|o| o < offset && was.is_none_or(|was| was <= *o)) {
                 if self.polled_by(group, record, seen.at_ns) {
                     story.tell(Weight::Own, StepKind::Broker, seen.at_ns, who, what);
@@ -263,6 +281,50 @@ impl View<'_> {
             }
         }
         self.late_commits(story);
+    }
+
+    /// Who owns the partition by then, and read on below an offset that is stored though it did not commit it: whom it was
+    /// given to after the one that did.
+    fn overtaken(&self, group: &str, stored: i64, at_ns: u64) -> Option<(u32, i64)> {
+        let history = self.case.history;
+        let owner = history.observations.iter().rev().filter(|seen| seen.at_ns <= at_ns).find_map(|seen| {
+            match (&seen.what, &seen.observer) {
+                (Observed::Assigned { group: g, partitions, .. }, Observer::Client { client })
+                    if g == group && partitions.contains(self.place) =>
+                {
+                    Some((*client, seen.at_ns))
+                }
+                _ => None,
+            }
+        });
+        let (owner, since) = owner?;
+        let own = |op: &&Op| op.client == owner && op.invoked_ns >= since && op.invoked_ns <= at_ns;
+        // What it commits in a transaction is stored when that is committed.
+        let is_it = |op: &Op| match &op.kind {
+            OpKind::CommitOffset { group: g, topic, partition, offset } => {
+                let here = *topic == self.place.topic && *partition == self.place.partition;
+                here && g == group && *offset == stored && !self.in_open_transaction(op, at_ns)
+            }
+            _ => false,
+        };
+        if history.ops.iter().filter(own).any(is_it) {
+            return None;
+        }
+        // One that commits by itself has no operation for it.
+        if !history.ops.iter().any(|op| op.client == owner && matches!(op.kind, OpKind::CommitOffset { .. })) {
+            return None;
+        }
+        let polled = |op: &Op| op.completed_ns.filter(|done| *done <= at_ns).and_then(|_| self.brought(op));
+        let first = history.ops.iter().filter(own).filter_map(polled).map(|(from, _)| from).min()?;
+        (first < stored).then_some((owner, first))
+    }
+
+    /// Whether the operation is of a transaction that its client had not begun to end by then.
+    fn in_open_transaction(&self, op: &Op, at_ns: u64) -> bool {
+        let ops = &self.case.history.ops;
+        let later = |other: &&Op| other.client == op.client && other.invoked_ns >= op.invoked_ns;
+        let end = ops.iter().filter(later).find(|other| matches!(other.kind, OpKind::EndTxn { .. }));
+        end.is_some_and(|end| end.invoked_ns > at_ns)
     }
 
     /// Whether a poll of a member that was over by then had brought the record.
@@ -426,6 +488,49 @@ mod tests {
                  the same, is open",
             ]
         );
+    }
+
+    fn commit(scene: &mut Scene, client: u32, offset: i64) {
+        let (group, topic) = ("g".to_owned(), "events".to_owned());
+        scene.op(client, OpKind::CommitOffset { group, topic, partition: 0, offset }, OpResult::Ok { offset: None });
+    }
+
+    #[test]
+    fn a_commit_past_what_was_aborted_is_named() {
+        let mut scene = owned();
+        poll(&mut scene, 1, 0..3, Some(11));
+        commit(&mut scene, 1, 3);
+        end(&mut scene, 1, 11, false);
+        poll(&mut scene, 1, 0..3, Some(12));
+        commit(&mut scene, 1, 3);
+        end(&mut scene, 1, 12, true);
+        stored(&mut scene, 3);
+        assert_eq!(scene.odd(tell), [""; 0]);
+        poll(&mut scene, 1, 3..5, Some(13));
+        end(&mut scene, 1, 13, false);
+        commit(&mut scene, 1, 5);
+        assert_eq!(
+            scene.odd(tell),
+            ["client-1: commits offset 5 of group g for events-0, though it aborted transaction 13, which began at 3"]
+        );
+    }
+
+    #[test]
+    fn an_offset_stored_for_another_than_the_owner_is_named() {
+        let mut scene = owned();
+        poll(&mut scene, 1, 0..3, Some(11));
+        commit(&mut scene, 1, 3);
+        assigned(&mut scene, 1, 1, Vec::new());
+        generation(&mut scene, 2, "m2", &["m1"]);
+        assigned(&mut scene, 2, 2, vec![here()]);
+        poll(&mut scene, 2, 0..3, Some(21));
+        commit(&mut scene, 2, 3);
+        stored(&mut scene, 3);
+        end(&mut scene, 2, 21, true);
+        let named = "broker-0: stores offset 3 of group g for events-0, as another asked, though client-2 has it and \
+                     was given 0";
+        assert!(scene.odd(tell).contains(&named.to_owned()), "{:?}", scene.odd(tell));
+        assert_eq!(scene.odd(tell).iter().filter(|odd| odd.contains("as another asked")).count(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use history::{Decision, FaultEffect, Observed, OpId, Violation};
 
-use super::clue::Clue;
+use super::clue::{Clue, record_of};
 use super::names::Names;
 use super::told::{Story, Told, Weight};
 use super::{Case, Step, StepKind, members, ms, replicas, tasks, transactions, waits};
@@ -55,6 +55,15 @@ fn fault(effect: &FaultEffect) -> Vec<Step> {
     steps
 }
 
+/// When the high watermark of a record's partition first passed it.
+fn readable_at(history: &history::History, (topic, partition, offset): &(String, i32, i64)) -> Option<u64> {
+    let passes = |what: &Observed| {
+        matches!(what, Observed::HighWatermark { topic: t, partition: p, offset: high, .. }
+            if t == topic && p == partition && high > offset)
+    };
+    history.observations.iter().find(|seen| passes(&seen.what)).map(|seen| seen.at_ns)
+}
+
 /// When the violation showed: the last thing that it takes. For a lost record, the last fault before the end of which
 /// nothing shows; for a row, its firing; for a stuck run, the end.
 pub(super) fn violated_at(case: &Case<'_>, violation: Option<&Violation>, clue: &Clue, story: &Story) -> Option<u64> {
@@ -76,11 +85,14 @@ pub(super) fn violated_at(case: &Case<'_>, violation: Option<&Violation>, clue: 
     if let Some(seen) = given {
         return Some(seen.at_ns);
     }
+    // A window may fire again after the row that is wrong was written: the firing before that row could be read is meant.
+    let written = violation.witness.place.as_deref().and_then(record_of).and_then(|row| readable_at(history, &row));
     let fired = clue.window.as_ref().and_then(|(key, start, end)| {
         let is = |d: &&history::DecisionEntry| {
             matches!(&d.decision, Decision::Fire { key: k, start: s, end: e, .. } if k == key && s == start && e == end)
         };
-        history.decisions.iter().rfind(is)?.at_ns
+        let firings = || history.decisions.iter().filter(is).filter_map(|d| d.at_ns);
+        firings().filter(|at| written.is_none_or(|written| *at <= written)).max().or_else(|| firings().max())
     });
     if fired.is_some() {
         return fired;
