@@ -180,8 +180,15 @@ pub enum Observed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LogEvent {
-    /// Recovered from the disk. The first transaction that the broker knows to be open begins at `first_open`.
-    Opened { start: i64, end: i64, first_open: Option<i64> },
+    /// Recovered from the disk. The first transaction that the broker knows to be open begins at `first_open`; `aborted` is
+    /// how many aborted ones it knows.
+    Opened {
+        start: i64,
+        end: i64,
+        first_open: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aborted: Option<u64>,
+    },
     /// A follower of this leader from now on.
     Followed { leader_epoch: i32, leader: Option<i32>, end: i64 },
     /// Batches of the leader, not synced yet.

@@ -1,6 +1,6 @@
 //! What a broker's copy of a log holds at an instant, followed from what brokers tell of their copies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use history::Batch;
 
@@ -17,7 +17,7 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Held {
     Batch { transactional: bool, batch: Batch },
-    Marker { producer_id: i64, producer_epoch: i16 },
+    Marker { producer_id: i64, producer_epoch: i16, commit: bool },
     Unknown,
 }
 
@@ -102,6 +102,24 @@ impl Copy {
         all
     }
 
+    /// Markers from an offset on that abort something which is here.
+    pub fn aborted(&self, from: i64) -> u64 {
+        let mut began: BTreeSet<i64> = BTreeSet::new();
+        let mut aborted = 0;
+        for entry in &self.entries {
+            match entry.held {
+                Held::Batch { transactional: true, batch } => {
+                    began.insert(batch.producer_id);
+                }
+                Held::Marker { producer_id, commit, .. } => {
+                    aborted += u64::from(began.remove(&producer_id) && !commit && entry.base >= from);
+                }
+                _ => {}
+            }
+        }
+        aborted
+    }
+
     /// The first transaction that has no end: where it begins, and whose it is.
     pub fn first_open(&self) -> Option<(i64, i64)> {
         let mut open: Vec<(i64, i64)> = Vec::new();
@@ -152,7 +170,7 @@ mod tests {
     fn a_transaction_is_open_until_its_marker() {
         let mut log = copy(&[(0, 0, 1), (1, 2, 1)]);
         assert_eq!(log.first_open(), Some((0, 0)));
-        log.push(Entry { base: 3, last: 3, leader_epoch: 1, held: Held::Marker { producer_id: 0, producer_epoch: 1 } });
+        log.push(Entry { base: 3, last: 3, leader_epoch: 1, held: Held::Marker { producer_id: 0, producer_epoch: 1, commit: true } });
         assert_eq!(log.first_open(), Some((1, 1)));
         assert_eq!(log.batch(&batch(1, 1)).map(|e| e.base), Some(1));
         assert_eq!(log.batch(&batch(1, 9)), None);

@@ -81,6 +81,8 @@ struct Watch<'a> {
     /// Brokers that have had nothing of their leader yet since they began to follow, or opened or cut their log.
     to_go_on: BTreeSet<String>,
     high: i64,
+    /// Some copy is without records that it had.
+    compacted: bool,
     /// The latest partition epoch that was told.
     told_isr: i32,
     /// The last copy of a batch that was told: it may be sent again and again.
@@ -98,6 +100,7 @@ impl<'a> Watch<'a> {
             offset,
             near: true,
             copies: BTreeMap::new(),
+            compacted: false,
             leader: None,
             led: BTreeMap::new(),
             following: BTreeMap::new(),
@@ -256,7 +259,9 @@ impl<'a> Watch<'a> {
     fn log(&mut self, at_ns: u64, who: &str, event: &LogEvent, story: &mut Story) {
         let name = self.name();
         match event {
-            LogEvent::Opened { end, first_open, .. } => self.opened(at_ns, who, *end, *first_open, story),
+            LogEvent::Opened { start, end, first_open, aborted } => {
+                self.opened(at_ns, who, (*start, *end), (*first_open, *aborted), story);
+            }
             LogEvent::Followed { leader_epoch, leader, end } => {
                 let of = leader.map_or("no leader".to_owned(), |id| format!("broker-{id}"));
                 self.to_go_on.insert(who.to_owned());
@@ -313,7 +318,8 @@ impl<'a> Watch<'a> {
                 if self.ends_the_record(who, *producer_id) {
                     self.tell(story, Weight::Own, at_ns, who, what);
                 }
-                let held = Held::Marker { producer_id: *producer_id, producer_epoch: *producer_epoch };
+                let (producer_id, producer_epoch, commit) = (*producer_id, *producer_epoch, *commit);
+                let held = Held::Marker { producer_id, producer_epoch, commit };
                 self.push(who, *offset, *offset, held);
             }
             LogEvent::MarkerRefused { error, producer_id, producer_epoch } => {
@@ -356,7 +362,10 @@ impl<'a> Watch<'a> {
                     self.odd(story, "refused", at_ns, who, what);
                 }
             }
-            LogEvent::Cleaned { base, end } => self.cleaned(at_ns, who, *base, *end, story),
+            LogEvent::Cleaned { base, end } => {
+                self.compacted = true;
+                self.cleaned(at_ns, who, *base, *end, story);
+            }
             LogEvent::Flushed { offset } => {
                 let copy = self.copies.entry(who.to_owned()).or_default();
                 copy.flushed = copy.flushed.max(*offset);
@@ -370,11 +379,19 @@ impl<'a> Watch<'a> {
     }
 
     /// Recovery takes from the disk what it finds of records, and of transactions.
-    fn opened(&mut self, at_ns: u64, who: &str, end: i64, first_open: Option<i64>, story: &mut Story) {
+    fn opened(
+        &mut self,
+        at_ns: u64,
+        who: &str,
+        (start, end): (i64, i64),
+        (first_open, aborted): (Option<i64>, Option<u64>),
+        story: &mut Story,
+    ) {
         let had = self.copies.get(who).map_or(0, |c| c.end);
         let copy = self.copies.entry(who.to_owned()).or_default();
         copy.cut(end);
         copy.flushed = end;
+        let had_aborted = copy.aborted(start);
         let forgot = copy.first_open().filter(|(from, _)| first_open.is_none_or(|known| known > *from));
         self.to_go_on.insert(who.to_owned());
         let mut what = format!("opens {}, log end {end}", self.name());
@@ -385,6 +402,9 @@ impl<'a> Watch<'a> {
             let knows =
                 first_open.map_or("of no open transaction".to_owned(), |known| format!("of one from {known} on"));
             what += &format!(", and knows {knows}, though a transaction of producer {producer} is open from {from} on");
+            self.odd(story, "forgets", at_ns, who, what);
+        } else if let Some(knows) = aborted.filter(|knows| *knows < had_aborted && !self.compacted) {
+            what += &format!(", and knows of {knows} aborted transactions, though {had_aborted} are in it");
             self.odd(story, "forgets", at_ns, who, what);
         } else if had > 0 {
             let weight = if end < had { Weight::Own } else { Weight::Near };
@@ -739,15 +759,28 @@ mod tests {
     #[test]
     fn a_recovery_that_forgets_a_transaction_is_named() {
         let mut scene = replicated();
-        scene.log(0, LogEvent::Opened { start: 0, end: 1, first_open: Some(0) });
+        scene.log(0, LogEvent::Opened { start: 0, end: 1, first_open: Some(0), aborted: None });
         assert_eq!(scene.odd(tell), [""; 0]);
-        scene.log(0, LogEvent::Opened { start: 0, end: 1, first_open: None });
+        scene.log(0, LogEvent::Opened { start: 0, end: 1, first_open: None, aborted: None });
         assert_eq!(
             scene.odd(tell),
             [
                 "broker-0: opens events-0, log end 1, and knows of no open transaction, though a transaction of producer 7 is \
              open from 0 on"
             ]
+        );
+    }
+
+    #[test]
+    fn a_recovery_that_forgets_what_was_aborted_is_named() {
+        let mut scene = replicated();
+        scene.log(0, LogEvent::Marker { offset: 1, producer_id: 7, producer_epoch: 1, commit: false });
+        scene.log(0, LogEvent::Opened { start: 0, end: 2, first_open: None, aborted: Some(1) });
+        assert_eq!(scene.odd(tell), [""; 0]);
+        scene.log(0, LogEvent::Opened { start: 0, end: 2, first_open: None, aborted: Some(0) });
+        assert_eq!(
+            scene.odd(tell),
+            ["broker-0: opens events-0, log end 2, and knows of 0 aborted transactions, though 1 are in it"]
         );
     }
 
@@ -765,7 +798,7 @@ mod tests {
     #[test]
     fn a_log_that_opens_shorter_than_it_was_says_so() {
         let mut scene = replicated();
-        scene.log(1, LogEvent::Opened { start: 0, end: 0, first_open: None });
+        scene.log(1, LogEvent::Opened { start: 0, end: 0, first_open: None, aborted: None });
         assert_eq!(scene.all(tell).last().unwrap(), "broker-1: opens events-0, log end 0, which was 1 before");
     }
 

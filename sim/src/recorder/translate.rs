@@ -108,8 +108,8 @@ impl Inner {
 /// What the broker did with its copy of the log.
 fn log_event(event: &PartitionEvent) -> Option<LogEvent> {
     Some(match *event {
-        PartitionEvent::Opened { log_start, end, first_open, .. } => {
-            LogEvent::Opened { start: log_start, end, first_open }
+        PartitionEvent::Opened { log_start, end, first_open, aborted, .. } => {
+            LogEvent::Opened { start: log_start, end, first_open, aborted: Some(aborted as u64) }
         }
         PartitionEvent::Followed { leader_epoch, leader, end } => LogEvent::Followed { leader_epoch, leader, end },
         PartitionEvent::Truncated { from, to, high_watermark } => LogEvent::Truncated { from, to, high_watermark },

@@ -140,6 +140,7 @@ pub(super) async fn open(
         end: recovery.end,
         cut: recovery.cut.as_ref().map_or(0, |c| c.bytes),
         first_open: driver.log.first_unstable_offset(),
+        aborted: driver.log.reader().aborted_transactions(driver.log.start_offset(), Offset::MAX).len(),
     });
     let task = task::spawn(driver.run()).abort_on_drop();
     let task = Some(task).into();

@@ -16,12 +16,13 @@ pub struct PartitionProbe {
 #[derive(Debug, Hash, Clone, PartialEq, Eq)]
 pub enum PartitionEvent {
     /// Recovered from disk, up to `end`; `cut` bytes of a torn tail were removed. The first transaction that is open by
-    /// what is known of producers begins at `first_open`.
+    /// what is known of producers begins at `first_open`, and `aborted` transactions are told to readers.
     Opened {
         log_start: Offset,
         end: Offset,
         cut: u64,
         first_open: Option<Offset>,
+        aborted: usize,
     },
     /// Leads from now on.
     Led {
