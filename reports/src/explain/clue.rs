@@ -32,6 +32,8 @@ pub struct Clue {
     pub txn: Option<u64>,
     /// The id that holds the transaction at its coordinator.
     pub transactional_id: Option<String>,
+    /// (producer id, epoch, offset) of the decision that the log of the transaction's coordinators had first.
+    pub decided: Option<(i64, i16, i64)>,
 }
 
 impl Clue {
@@ -69,6 +71,7 @@ impl Clue {
         }
         clue.op = clue.op.or_else(|| operation_of(history, &witness.subject));
         clue.transactional_id = place.strip_prefix("transactional id ").map(str::to_owned);
+        clue.decided = witness.expected.as_deref().and_then(decided);
         clue.txn = witness.subject.strip_prefix("transaction ").and_then(number);
         if let Some((group, rest)) = place.strip_prefix("group ").and_then(|rest| rest.split_once(' ')) {
             clue.group = Some(group.to_owned());
@@ -151,6 +154,14 @@ pub fn at(log: &PartitionLog, offset: i64) -> Option<&LogRecord> {
     log.records.binary_search_by_key(&offset, |r| r.offset).ok().map(|i| &log.records[i])
 }
 
+/// `one decision of producer 0 epoch 2: PrepareAbort at 3`
+fn decided(expected: &str) -> Option<(i64, i16, i64)> {
+    let (producer, rest) = expected.strip_prefix("one decision of producer ")?.split_once(" epoch ")?;
+    let (epoch, rest) = rest.split_once(": ")?;
+    let (_, offset) = rest.rsplit_once(" at ")?;
+    Some((producer.parse().ok()?, epoch.parse().ok()?, offset.parse().ok()?))
+}
+
 /// `orders-0 offset 812`.
 pub(super) fn record_of(place: &str) -> Option<(String, i32, i64)> {
     let (partition, offset) = place.split_once(" offset ")?;
@@ -200,6 +211,7 @@ mod tests {
 
     #[test]
     fn places_are_read_as_witnesses_write_them() {
+        assert_eq!(decided("one decision of producer 7 epoch 2: PrepareAbort at 3"), Some((7, 2, 3)));
         assert_eq!(record_of("my-orders-0 offset 812"), Some(("my-orders".into(), 0, 812)));
         assert_eq!(partition_of("orders-3"), Some(("orders".into(), 3)));
         assert_eq!(decision_of("generation 2 window-0 seq 31"), Some((2, "window-0", 31)));

@@ -170,7 +170,12 @@ mod tests {
     fn a_transaction_is_open_until_its_marker() {
         let mut log = copy(&[(0, 0, 1), (1, 2, 1)]);
         assert_eq!(log.first_open(), Some((0, 0)));
-        log.push(Entry { base: 3, last: 3, leader_epoch: 1, held: Held::Marker { producer_id: 0, producer_epoch: 1, commit: true } });
+        log.push(Entry {
+            base: 3,
+            last: 3,
+            leader_epoch: 1,
+            held: Held::Marker { producer_id: 0, producer_epoch: 1, commit: true },
+        });
         assert_eq!(log.first_open(), Some((1, 1)));
         assert_eq!(log.batch(&batch(1, 1)).map(|e| e.base), Some(1));
         assert_eq!(log.batch(&batch(1, 9)), None);

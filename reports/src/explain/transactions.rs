@@ -49,6 +49,9 @@ pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Stor
                 if last_ongoing == Some((*producer_id, *producer_epoch)) {
                     odd = Some(("not bumped", "the epoch does not rise".to_owned()));
                 }
+                if let Some((.., at)) = clue.decided.filter(|(p, e, _)| (p, e) == (producer_id, producer_epoch)) {
+                    odd = Some(("decided before", format!("the log of its coordinators has a decision at {at}")));
+                }
                 match unasked(&spans, began, seen.at_ns, commit) {
                     // A time-out, or another holder of the id: that is a coordinator's right.
                     Some(why) if !commit => format!("{what}; {why}"),
@@ -232,6 +235,18 @@ mod tests {
             scene.odd(tell),
             [format!("broker-0: decides to commit the transaction of client-2, producer 7 epoch 6, though {though}")]
         );
+    }
+
+    #[test]
+    fn a_second_decision_is_named() {
+        let mut scene = scene();
+        scene.clue.decided = Some((7, 5, 3));
+        produce(&mut scene, 1);
+        state(&mut scene, 4, TransactionState::Ongoing);
+        scene.op(2, OpKind::EndTxn { txn: 1, commit: false }, ok());
+        state(&mut scene, 5, TransactionState::PrepareAbort);
+        let decides = "broker-0: decides to abort the transaction of client-2, producer 7 epoch 5";
+        assert_eq!(scene.odd(tell), [format!("{decides}, though the log of its coordinators has a decision at 3")]);
     }
 
     #[test]
