@@ -53,3 +53,29 @@ impl Drop for Turn {
         self.of.over.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn has_come(turn: &Turn) -> bool {
+        pin!(turn.come()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_turn_comes_when_all_before_it_are_over_or_given_up() {
+        let turns = Rc::new(Turns::default());
+        let (first, second, third) = (turns.take(), turns.take(), turns.take());
+        assert!(has_come(&first) && !has_come(&second) && !has_come(&third));
+        drop(second);
+        assert!(!has_come(&third), "the first is not over");
+        let mut waiting = pin!(third.come());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        drop(first);
+        assert!(waiting.as_mut().poll(&mut context).is_ready(), "who waits is woken");
+    }
+}
