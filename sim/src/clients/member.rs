@@ -183,17 +183,11 @@ impl<'a> Member<'a> {
             Some(Ok(Polled::Records(results))) => results,
             Some(Ok(change)) => {
                 recording.complete(poll, OpResult::Polled { reads: Vec::new() });
-                let mut owned = self.consumer.assignment();
                 let lost = matches!(change, Polled::Lost(_));
-                match change {
-                    Polled::Assigned(more) => owned.extend(more),
-                    Polled::Revoked(gone) | Polled::Lost(gone) => {
-                        owned.retain(|tp| !gone.contains(tp));
-                        self.committed.borrow_mut().retain(|tp, _| !gone.contains(tp));
-                    }
-                    Polled::Records(_) => {}
+                if let Polled::Revoked(gone) | Polled::Lost(gone) = change {
+                    self.committed.borrow_mut().retain(|tp, _| !gone.contains(tp));
                 }
-                self.rebalanced(owned, lost);
+                self.rebalanced(self.consumer.assignment(), lost);
                 return Step::On;
             }
             Some(Err(e)) => {

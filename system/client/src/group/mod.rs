@@ -163,6 +163,8 @@ struct Shared {
     membership: RefCell<Membership>,
     /// What the application is yet to be told.
     changes: RefCell<VecDeque<Polled>>,
+    /// What is its own to the application.
+    told: RefCell<BTreeSet<TopicPartition>>,
     /// Who this member was when the application was last up to date.
     last_told: RefCell<Identity>,
     /// Which take a partition is its own by: what is found out for an earlier one is void.
@@ -228,6 +230,7 @@ impl GroupConsumer {
             client,
             membership: RefCell::new(membership),
             changes: RefCell::default(),
+            told: RefCell::default(),
             last_told: RefCell::default(),
             takes: RefCell::default(),
             last_take: Cell::new(0),
@@ -280,6 +283,13 @@ impl GroupConsumer {
             let change = shared.changes.borrow_mut().pop_front();
             shared.up_to_date();
             if let Some(change) = change {
+                match &change {
+                    Polled::Assigned(more) => shared.told.borrow_mut().extend(more.iter().cloned()),
+                    Polled::Revoked(gone) | Polled::Lost(gone) => {
+                        shared.told.borrow_mut().retain(|tp| !gone.contains(tp))
+                    }
+                    Polled::Records(_) => {}
+                }
                 if let Polled::Revoked(revoked) = &change {
                     *shared.acknowledging.borrow_mut() = Some(revoked.clone());
                 }
@@ -309,9 +319,10 @@ impl GroupConsumer {
         }
     }
 
-    /// What is this member's own now, as far as it knows.
+    /// What is this member's own by what polls told so far. The membership itself may be further: partitions of which the
+    /// application is yet to hear are not its own to it, nor those that it was told to give up.
     pub fn assignment(&self) -> BTreeSet<TopicPartition> {
-        self.shared.membership.borrow().owned().clone()
+        self.shared.told.borrow().clone()
     }
 
     /// Who this member is, for [`Producer::send_offsets`](crate::Producer::send_offsets): to the application, which may be yet
