@@ -73,7 +73,9 @@ fn from_runs(dir: &Path) -> Vec<Line> {
     all.extend(lines(dir, 0, "run swarm --seeds 8 --shard 1/2 --run-dir of-a-part"));
     all.extend(lines(dir, 0, "run canary_page_cache --seeds 8 --run-dir of-a-canary"));
     all.extend(lines(dir, 0, "run --job job.toml --events events.jsonl --seeds 1 --run-dir of-the-users"));
-    for run in ["of-a-job", "of-a-part", "of-a-canary", "of-the-users"] {
+    let part = "run --job job.toml --events events.jsonl --seeds 2 --shard 1/2 --run-dir of-the-users-part";
+    all.extend(lines(dir, 0, part));
+    for run in ["of-a-job", "of-a-part", "of-a-canary", "of-the-users", "of-the-users-part"] {
         all.extend(stored(&dir.join(run)));
     }
     all.extend(lines(dir, 0, "run --show-config"));
@@ -367,6 +369,7 @@ fn a_line_without_a_field_is_refused_but_for_those_that_may_be_absent() {
     failure: failures.witness.place
     failure: failures.witness.subject
     failure: fault_steps
+    lesson: not_explained
     seed: failures
     seed: failures.witness.expected
     seed: failures.witness.found
@@ -376,6 +379,7 @@ fn a_line_without_a_field_is_refused_but_for_those_that_may_be_absent() {
     seed: note
     seed: stats.faults_by_job_phase
     stored_run: shard
+    stored_run: sweep
     stored_seed: report.failures
     stored_seed: report.failures.witness.expected
     stored_seed: report.failures.witness.found
