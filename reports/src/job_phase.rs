@@ -143,32 +143,11 @@ fn turns(history: &History) -> Vec<(u64, u64, Turn)> {
 
 #[cfg(test)]
 mod tests {
-    use history::{DecisionEntry, Facts, Flush, Observation, Observer};
-    use models::{JobSpec, Watermark};
+    use history::{DecisionEntry, Observation, Observer};
+    use models::Watermark;
 
     use super::*;
-
-    fn history() -> History {
-        let plan = scenarios::generate("smoke", 1).expect("a scenario");
-        let toml = plan.job.expect("it has a job").toml;
-        History::new(Facts {
-            job: Some(JobSpec::parse(&toml, "job.toml").expect("a valid job")),
-            flush: Flush::Fsync,
-            disks_lost: false,
-            healed_ns: None,
-            ended_ns: 1_000,
-            bound_ns: 0,
-            calm: Vec::new(),
-            drained: false,
-            source_ends: Vec::new(),
-            tasks: vec!["source-0".into(), "window-0".into()],
-            copies: Vec::new(),
-            groups: Vec::new(),
-            compacted: Vec::new(),
-            fetch_timeout_ns: 0,
-            clock_drift_ppm: 0,
-        })
-    }
+    use crate::explain::fixture::history;
 
     fn decide(history: &mut History, at_ns: u64, generation: u64, task: &str, decision: Decision) {
         history.decisions.push(DecisionEntry { generation, task: task.into(), seq: 0, decision, at_ns: Some(at_ns) });
@@ -197,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_job_goes_through_its_phases() {
-        let mut h = history();
+        let mut h = history(1_000);
         see(&mut h, 10, Observed::Restored { generation: 1, checkpoint: None });
         open(&mut h, 20, 1, "source-0");
         open(&mut h, 30, 1, "window-0");
@@ -224,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_commit_does_not_end_the_next_checkpoint() {
-        let mut h = history();
+        let mut h = history(1_000);
         see(&mut h, 10, Observed::Restored { generation: 1, checkpoint: None });
         barrier(&mut h, 20, 1, 1, 7, 0);
         see(&mut h, 30, Observed::CheckpointComplete { generation: 1, n: 1 });
@@ -239,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_sink_without_transactions_has_nothing_to_commit() {
-        let mut h = history();
+        let mut h = history(1_000);
         see(&mut h, 10, Observed::Restored { generation: 1, checkpoint: None });
         barrier(&mut h, 20, 1, 1, -1, -1);
         see(&mut h, 30, Observed::CheckpointComplete { generation: 1, n: 1 });
@@ -248,7 +227,7 @@ mod tests {
 
     #[test]
     fn without_a_job_there_is_no_phase() {
-        let mut h = history();
+        let mut h = history(1_000);
         h.facts.job = None;
         assert_eq!(JobPhases::of(&h), None);
     }

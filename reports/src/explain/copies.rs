@@ -136,6 +136,46 @@ impl Copy {
     }
 }
 
+/// Whose a batch is.
+pub(super) fn batch_name(batch: &Batch) -> String {
+    match batch.producer_id {
+        -1 => "a batch".to_owned(),
+        id => format!("producer {id} epoch {} sequence {}", batch.producer_epoch, batch.base_sequence),
+    }
+}
+
+pub(super) fn has_sequence(batch: &Batch) -> bool {
+    batch.producer_id >= 0 && batch.base_sequence >= 0
+}
+
+/// Why a batch does not belong where the log ends: the rule, and what is there.
+pub(super) fn out_of_place(copy: &Copy, batch: &Batch) -> Option<(&'static str, String)> {
+    let mut due = 0;
+    for (i, entry) in copy.of_producer(batch.producer_id).enumerate() {
+        match entry.held {
+            Held::Marker { producer_epoch, .. } if producer_epoch > batch.producer_epoch => {
+                return Some((
+                    "after its marker",
+                    format!("the marker of epoch {producer_epoch} is at {}", entry.base),
+                ));
+            }
+            Held::Batch { batch: other, .. } if other.producer_epoch > batch.producer_epoch && i == 0 => {
+                return Some(("late", format!("epoch {} is there from {} on", other.producer_epoch, entry.base)));
+            }
+            Held::Batch { batch: other, .. } if other.producer_epoch == batch.producer_epoch => {
+                due = other.base_sequence.wrapping_add((entry.last - entry.base + 1) as i32) & i32::MAX;
+                break;
+            }
+            Held::Batch { .. } => break,
+            _ => {}
+        }
+    }
+    if let Some(there) = copy.batch(batch) {
+        return Some(("twice", format!("it has it at {}", there.base)));
+    }
+    (batch.base_sequence != due).then(|| ("out of order", format!("sequence {due} is due")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,28 @@ use super::told::{Story, Weight};
 use super::{Case, Clue, Names};
 use crate::seed_report::{SeedReport, Verdict};
 
+/// Of a run of the smoke job that ended then; nothing has happened in it.
+pub(crate) fn history(ended_ns: u64) -> History {
+    let job = scenarios::generate("smoke", 1).expect("a scenario").job.expect("it has a job").toml;
+    History::new(Facts {
+        job: Some(JobSpec::parse(&job, "job.toml").expect("a valid job")),
+        flush: Flush::Fsync,
+        disks_lost: false,
+        healed_ns: None,
+        ended_ns,
+        bound_ns: 0,
+        calm: Vec::new(),
+        drained: false,
+        source_ends: Vec::new(),
+        tasks: vec!["source-0".into(), "window-0".into()],
+        copies: Vec::new(),
+        groups: Vec::new(),
+        compacted: Vec::new(),
+        fetch_timeout_ns: 0,
+        clock_drift_ppm: 0,
+    })
+}
+
 /// What is told of `events-0`, on brokers 0 to 2.
 pub(super) struct Scene {
     plan: Plan,
@@ -21,24 +43,7 @@ pub(super) struct Scene {
 impl Scene {
     pub fn new() -> Self {
         let plan = scenarios::generate("leader_failover", 1).expect("a scenario");
-        let job = scenarios::generate("smoke", 1).expect("a scenario").job.expect("it has a job").toml;
-        let history = History::new(Facts {
-            job: Some(JobSpec::parse(&job, "job.toml").expect("a valid job")),
-            flush: Flush::Fsync,
-            disks_lost: false,
-            healed_ns: None,
-            ended_ns: 1_000_000,
-            bound_ns: 0,
-            calm: Vec::new(),
-            drained: false,
-            source_ends: Vec::new(),
-            tasks: vec!["source-0".into(), "window-0".into()],
-            copies: Vec::new(),
-            groups: Vec::new(),
-            compacted: Vec::new(),
-            fetch_timeout_ns: 0,
-            clock_drift_ppm: 0,
-        });
+        let history = history(1_000_000);
         let clue = Clue { partition: Some(("events".into(), 0)), ..Clue::default() };
         Self { plan, history, clue }
     }
@@ -101,12 +106,16 @@ impl Scene {
         self.of(tell, |_| true)
     }
 
-    fn of(&self, tell: impl Fn(&Case<'_>, &Names, &Clue, &mut Story), is: impl Fn(Weight) -> bool) -> Vec<String> {
+    /// Looks at it as an explanation does.
+    pub fn case<R>(&self, look: impl FnOnce(&Case<'_>) -> R) -> R {
         let report = SeedReport::unfinished("leader_failover", 1, Verdict::Unsafe, "");
         let (plan, history) = (&self.plan, &self.history);
-        let case = Case { plan, history, outcome: &Outcome::Passed, report: &report, notes: &[] };
+        look(&Case { plan, history, outcome: &Outcome::Passed, report: &report, notes: &[] })
+    }
+
+    fn of(&self, tell: impl Fn(&Case<'_>, &Names, &Clue, &mut Story), is: impl Fn(Weight) -> bool) -> Vec<String> {
         let mut story = Story::default();
-        tell(&case, &Names::of(plan), &self.clue, &mut story);
+        self.case(|case| tell(case, &Names::of(&self.plan), &self.clue, &mut story));
         let told = story.told.into_iter().filter(|t| is(t.weight));
         told.map(|t| format!("{}: {}", t.step.who, t.step.what)).collect()
     }

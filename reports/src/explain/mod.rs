@@ -12,7 +12,7 @@
 mod clue;
 mod copies;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod journey;
 pub mod judged;
 mod members;

@@ -29,3 +29,18 @@ impl Names {
         &self.0
     }
 }
+
+/// As Kafka names its error codes.
+pub(super) fn error_name(code: i16) -> String {
+    let name = match code {
+        19 => "NOT_ENOUGH_REPLICAS",
+        45 => "OUT_OF_ORDER_SEQUENCE_NUMBER",
+        47 => "INVALID_PRODUCER_EPOCH",
+        48 => "INVALID_TXN_STATE",
+        59 => "UNKNOWN_PRODUCER_ID",
+        90 => "PRODUCER_FENCED",
+        120 => "TRANSACTION_ABORTABLE",
+        other => return format!("error {other}"),
+    };
+    name.to_owned()
+}

@@ -113,6 +113,7 @@ impl Story {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::Scene;
     use super::*;
 
     #[test]
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn what_is_far_goes_first() {
-        let told = Explanation { place: "events-0".into(), message: "lost".into(), ..nothing() };
+        let told = Scene::new().case(|case| Explanation::empty(case, "lost".into()));
+        let told = Explanation { place: "events-0".into(), ..told };
         let mut story = Story::default();
         for n in 0..20 {
             story.tell(Weight::Far, StepKind::Fault, 1_000 * n, "broker-0", format!("far {n}"));
@@ -141,24 +143,5 @@ mod tests {
         assert_eq!(far, ["far 16", "far 17", "far 18", "far 19"]);
         let violation = steps.iter().position(|s| s.kind == StepKind::Violation).unwrap();
         assert_eq!((steps[violation - 1].what.as_str(), steps[violation].who.as_str()), ("own 9", "events-0"));
-    }
-
-    fn nothing() -> Explanation {
-        Explanation {
-            scenario: String::new(),
-            seed: 0,
-            verdict: crate::seed_report::Verdict::Unsafe,
-            property: None,
-            message: String::new(),
-            place: String::new(),
-            expected: None,
-            found: None,
-            at_ms: None,
-            steps: Vec::new(),
-            journey: None,
-            without_any: None,
-            faults: None,
-            curve: None,
-        }
     }
 }

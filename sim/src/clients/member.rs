@@ -242,6 +242,7 @@ impl<'a> Member<'a> {
         }
     }
 
+    /// Commits what was committed before, if that is long ago.
     async fn commit_again(&self) {
         let positions = self.consumer.positions();
         let due = self.committed_at.get() + COMMIT_AGAIN <= env::clock::now();

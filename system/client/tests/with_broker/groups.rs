@@ -120,6 +120,40 @@ fn on_broker<F: Future<Output = ()>>(test: impl FnOnce(Client) -> F) {
     env::node::run_real(limited).unwrap().expect("a test that takes a minute hangs");
 }
 
+/// As when a commit that was given up unanswered is stored after a newer one: nothing else would undo it.
+#[test]
+fn an_automatic_commit_is_repeated_though_nothing_moved() {
+    on_broker(async |client| {
+        let auto_commit = Some(Duration::from_millis(200));
+        let consumer = GroupConsumer::new(client.clone(), GroupConfig { auto_commit, ..config(Kind::Cooperative) });
+        produce(&client, 0..40).await;
+        let admin = Admin::new(client.clone());
+        let poll = async {
+            loop {
+                consumer.poll().await.unwrap();
+            }
+        };
+        let all_are_at = async |offset| {
+            while admin.fetch_offsets("g", &all(), true).await.unwrap().values().filter(|c| c.offset == offset).count()
+                < 4
+            {
+                env::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let seen = async {
+            all_are_at(10).await;
+            let stray = all().into_iter().map(|tp| (tp, CommittedOffset::new(3))).collect();
+            consumer.commit(&stray).await.unwrap();
+            all_are_at(10).await;
+        };
+        env::select! {
+            () = seen => {}
+            () = poll => {}
+            () = env::time::sleep(Duration::from_secs(20)) => panic!("the newest position is not committed again"),
+        }
+    });
+}
+
 #[test]
 fn members_share_and_take_over() {
     for kind in KINDS {
