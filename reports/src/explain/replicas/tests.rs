@@ -1,3 +1,5 @@
+//! What is odd about copies of a partition, and what is not.
+
 use super::super::fixture::Scene;
 use super::*;
 
