@@ -25,7 +25,13 @@ const STEPS: &[&str] = &["txn.persist", "txn.send", "txn.marker", "txn.complete"
 fn generate(seed: u64, families: &Families) -> Plan {
     let mix = Mix { idempotent: 0, transactional: 4, records: 150, partitions: 3, active_ms: 10_000 };
     let mut plan = cluster(ENTRY.name, seed, families, mix);
-    let mut rng = stream(&plan, "faults", &[Family::CrashPoints as u64]);
+    die_at_steps(&mut plan);
+    plan
+}
+
+/// Deaths of coordinators at the steps of transactions.
+pub(super) fn die_at_steps(plan: &mut Plan) {
+    let mut rng = stream(plan, ENTRY.name, &[Family::CrashPoints as u64]);
     for _ in 0..rng.range(2, 5) {
         let point = CrashPoint {
             node: Target::Role(Role::Broker),
@@ -42,12 +48,11 @@ fn generate(seed: u64, families: &Families) -> Plan {
             2 => Action::Power { node, unsynced: persistence(&mut rng), restart_after_ms },
             _ => Action::Crash { node, restart_after_ms },
         };
-        strike(&mut plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
+        strike(plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
     }
     for _ in 0..rng.range(0, 2) {
-        let node = Target::Leader(transactions_partition(&plan, &mut rng));
+        let node = Target::Leader(transactions_partition(plan, &mut rng));
         let action = Action::Crash { node, restart_after_ms: rng.range(100, 3_000) };
-        strike(&mut plan, Family::Process, Trigger::At { ms: rng.range(500, 9_500) }, action);
+        strike(plan, Family::Process, Trigger::At { ms: rng.range(500, 9_500) }, action);
     }
-    plan
 }

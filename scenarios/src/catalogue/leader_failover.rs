@@ -5,14 +5,15 @@
 
 use super::{CLUSTER_PROPERTIES, Entry};
 use crate::generate::{
-    Families, Mix, broker_node, cluster, persistence, stream, strike, transactions_partition, workload_partition,
+    Families, FaultSpace, Mix, broker_node, cluster, lose_a_disk, persistence, stream, strike, transactions_partition,
+    workload_partition,
 };
 use crate::plan::{Action, Family, Flush, Plan, Target, Trigger};
 
 pub const ENTRY: Entry = Entry {
     name: "leader_failover",
     story: "Producers write to three brokers that replicate. \
-            Whoever leads a partition, coordinates a transaction or the cluster crashes, loses power or stands still, and sometimes the one that took over too. \
+            Whoever leads a partition, coordinates a transaction or the cluster crashes, loses power or its disk, or stands still, and sometimes the one that took over too. \
             Every acknowledged record is in the log once, all copies agree below the high watermark, and no transaction hangs.",
     properties: CLUSTER_PROPERTIES,
     must_fail: None,
@@ -32,16 +33,26 @@ fn generate(seed: u64, families: &Families) -> Plan {
         plan.knobs.broker.flush = Flush::PageCache;
         plan.knobs.broker.min_insync_replicas = 2;
     }
+    fail_over(&mut plan);
+    if seed::draw(seed, "a disk", &[]).chance(1, 4) {
+        lose_a_disk(&mut plan, FaultSpace { from_ms: 1_000, to_ms: 9_000 });
+    }
+    plan
+}
+
+/// Deaths and pauses of leaders, of those that follow them and of the controller.
+pub(super) fn fail_over(plan: &mut Plan) {
+    let page_cache = plan.knobs.broker.flush == Flush::PageCache;
     let mut power = false;
-    let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
+    let mut rng = stream(plan, ENTRY.name, &[Family::Process as u64]);
     for _ in 0..rng.range(3, 6) {
         let ms = rng.range(300, 10_000);
         let node = match rng.range(0, 9) {
-            0..5 => Target::Leader(workload_partition(&plan, &mut rng)),
-            5 => Target::Follower(workload_partition(&plan, &mut rng)),
-            6..8 => Target::Leader(transactions_partition(&plan, &mut rng)),
+            0..5 => Target::Leader(workload_partition(plan, &mut rng)),
+            5 => Target::Follower(workload_partition(plan, &mut rng)),
+            6..8 => Target::Leader(transactions_partition(plan, &mut rng)),
             8 => Target::Controller,
-            _ => Target::Node(broker_node(&plan, &mut rng)),
+            _ => Target::Node(broker_node(plan, &mut rng)),
         };
         let restart_after_ms = rng.range(100, 2_500);
         let (family, action) = match rng.range(0, 4) {
@@ -53,7 +64,6 @@ fn generate(seed: u64, families: &Families) -> Plan {
             _ => (Family::Process, Action::Crash { node, restart_after_ms }),
         };
         power |= matches!(action, Action::Power { .. });
-        strike(&mut plan, family, Trigger::At { ms }, action);
+        strike(plan, family, Trigger::At { ms }, action);
     }
-    plan
 }

@@ -24,35 +24,41 @@ pub const ENTRY: Entry = Entry {
 fn generate(seed: u64, families: &Families) -> Plan {
     let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 10_000 };
     // Of five, a leader can lose a follower and keep another, on either side.
-    let brokers = if seed::draw(seed, "brokers", &[]).chance(1, 3) { 5 } else { 3 };
+    let brokers = if seed::draw(seed, "brokers", &[]).chance(1, 2) { 5 } else { 3 };
     let mut plan = cluster_of(brokers, ENTRY.name, seed, families, mix);
-    let mut rng = stream(&plan, "faults", &[Family::Net as u64]);
+    part(&mut plan);
+    plan
+}
+
+/// Cuts that part the brokers from each other, and clients from some of them.
+pub(super) fn part(plan: &mut Plan) {
+    let brokers = plan.topology.brokers;
+    let mut rng = stream(plan, ENTRY.name, &[Family::Net as u64]);
     for _ in 0..rng.range(2, 5) {
         let ms = rng.range(300, 9_000);
         let for_ms = rng.range(800, 6_000);
         let node = match rng.range(0, 3) {
             0 => Target::Controller,
-            1 | 2 => Target::Leader(workload_partition(&plan, &mut rng)),
-            _ => Target::Node(broker_node(&plan, &mut rng)),
+            1 | 2 => Target::Leader(workload_partition(plan, &mut rng)),
+            _ => Target::Node(broker_node(plan, &mut rng)),
         };
         // Of five, a leader may lose its followers alone: it stays the leader and is alone in the in-sync set, so that what
         // it waits for has an end that nobody knows.
-        let leader_alone = (brokers == 5 && rng.chance(1, 3)).then(|| match rng.chance(1, 2) {
-            true => workload_partition(&plan, &mut rng),
-            false => transactions_partition(&plan, &mut rng),
+        let leader_alone = (brokers == 5 && rng.chance(1, 2)).then(|| match rng.chance(1, 3) {
+            true => workload_partition(plan, &mut rng),
+            false => transactions_partition(plan, &mut rng),
         });
         let action = match rng.range(0, 4) {
             0 => Action::Isolate { node, for_ms },
-            1 | 2 => Action::Split { nodes: side_of(&plan, &mut rng, node, |role| role == Role::Client), for_ms },
+            1 | 2 => Action::Split { nodes: side_of(plan, &mut rng, node, |role| role == Role::Client), for_ms },
             _ => {
-                let from = broker_node(&plan, &mut rng);
+                let from = broker_node(plan, &mut rng);
                 let to =
                     NodeName::new(Role::Broker, (from.number + rng.range(1, u64::from(brokers) - 1) as u32) % brokers);
                 Action::Cut { from: Target::Node(from), to: Target::Node(to), both: rng.chance(1, 3), for_ms }
             }
         };
         let alone = |at| Action::Cut { from: Target::Leader(at), to: Target::Followers(at), both: true, for_ms };
-        strike(&mut plan, Family::Net, Trigger::At { ms }, leader_alone.map_or(action, alone));
+        strike(plan, Family::Net, Trigger::At { ms }, leader_alone.map_or(action, alone));
     }
-    plan
 }

@@ -9,8 +9,8 @@ use crate::generate::{
     Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, stream, strike, topic, with_brokers,
 };
 use crate::plan::{
-    Action, Client, ClientRole, Commit, Family, GroupProtocol, Member, NodeName, Partition, Plan, Role, Stay, Target,
-    TopicRef, Trigger,
+    Action, Client, ClientRole, Commit, CrashPoint, Family, GroupProtocol, Member, NodeName, Partition, Plan, Role,
+    Stay, Target, TopicRef, Trigger, When,
 };
 
 pub const ENTRY: Entry = Entry {
@@ -33,16 +33,32 @@ fn generate(seed: u64, families: &Families) -> Plan {
     let mut rng = stream(&plan, "shape", &[]);
     let partitions = rng.range(2, 5) as u32;
     mixed_producers(&mut plan, Mix { idempotent: 2, transactional: 1, records: 150, partitions, active_ms: 12_000 });
-    let copies = topic(&plan, COPIES, rng.range(1, 3) as u32);
+    share(&mut plan);
+    rebalance(&mut plan);
+    let space = FaultSpace { from_ms: 500, to_ms: 11_000 };
+    let menu = Menu { net: (0, 2), crash_points: (0, 2), duplicates: (0, 2), ..Menu::default() };
+    faults(&mut plan, space, menu);
+    plan.budgets.safety_ms = 14_000;
+    plan
+}
+
+/// Two groups that read topic `events`: one copies it to a topic of its own.
+pub(super) fn share(plan: &mut Plan) {
+    let mut rng = stream(plan, ENTRY.name, &[]);
+    let copies = topic(plan, COPIES, rng.range(1, 3) as u32);
     plan.topics.push(copies);
     let transaction = |_: &mut seed::Rng| Commit::Transaction { to: COPIES.into() };
-    members(&mut plan, "copiers", transaction);
+    members(plan, "copiers", transaction);
     let other = |rng: &mut seed::Rng| match rng.chance(1, 2) {
         true => Commit::Auto { every_ms: rng.range(200, 1_500) },
         false => Commit::Each,
     };
-    members(&mut plan, "readers", other);
-    let mut rng = stream(&plan, "faults", &[Family::Process as u64]);
+    members(plan, "readers", other);
+}
+
+/// Members and coordinators of groups that die, stand still or are not heard.
+pub(super) fn rebalance(plan: &mut Plan) {
+    let mut rng = stream(plan, ENTRY.name, &[Family::Process as u64]);
     for _ in 0..rng.range(3, 7) {
         let ms = rng.range(1_500, 12_000);
         let there: Vec<u32> = plan.clients.iter().filter(|c| is_there(c, ms)).map(|c| c.id).collect();
@@ -55,14 +71,53 @@ fn generate(seed: u64, families: &Families) -> Plan {
             true => Action::Pause { node, for_ms },
             false => Action::Crash { node, restart_after_ms: for_ms / 2 },
         };
-        strike(&mut plan, Family::Process, Trigger::At { ms }, action);
+        strike(plan, Family::Process, Trigger::At { ms }, action);
     }
-    unheard(&mut plan);
-    let space = FaultSpace { from_ms: 500, to_ms: 11_000 };
-    let menu = Menu { net: (0, 2), crash_points: (0, 2), duplicates: (0, 2), ..Menu::default() };
-    faults(&mut plan, space, menu);
-    plan.budgets.safety_ms = 14_000;
-    plan
+    unheard(plan);
+    at_steps(plan);
+}
+
+/// Members that die, stand still or are cut off at the steps of a round, or at a commit. Between JoinGroup and SyncGroup the
+/// others wait for them; with SyncGroup's answer lost they own by an earlier generation; a commit that is stored is the last
+/// that they do.
+fn at_steps(plan: &mut Plan) {
+    let mut rng = stream(plan, "steps", &[]);
+    for _ in 0..rng.range(2, 6) {
+        let all: Vec<(u32, &Member)> = plan.clients.iter().filter_map(|c| Some((c.id, member(c)?))).collect();
+        let &(id, member) = rng.choose(&all);
+        let mut steps = match member.protocol {
+            GroupProtocol::Consumer => vec![("heartbeat", 12)],
+            _ => vec![("join", 2), ("sync", 2), ("sync", 2)],
+        };
+        match member.commit {
+            Commit::Auto { .. } => steps.extend([("commit", 4), ("commit", 4)]),
+            Commit::Each => steps.push(("commit", 4)),
+            Commit::Transaction { .. } => {}
+        }
+        let &(label, most) = rng.choose(&steps);
+        let point = CrashPoint {
+            node: Target::Node(NodeName::new(Role::Client, id)),
+            label: label.into(),
+            when: if rng.chance(1, 2) { When::Before } else { When::After },
+            partition: None,
+            nth: rng.range(1, most) as u32,
+            after_ms: rng.range(500, 7_000),
+        };
+        let node = point.node;
+        let action = match rng.range(0, 4) {
+            0 => Action::Pause { node, for_ms: rng.range(500, 5_000) },
+            1 | 2 => Action::Isolate { node, for_ms: rng.range(300, 2_500) },
+            _ => Action::Crash { node, restart_after_ms: rng.range(300, 6_000) },
+        };
+        strike(plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
+    }
+}
+
+fn member(client: &Client) -> Option<&Member> {
+    match &client.role {
+        ClientRole::Member(m) => Some(m),
+        ClientRole::Producer(_) | ClientRole::Reader(_) => None,
+    }
 }
 
 /// Members that the coordinator hears, and who do not hear it: they miss the answer that tells a round's result, or that of
@@ -71,7 +126,7 @@ fn unheard(plan: &mut Plan) {
     let coordinator = Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 });
     for family in [Family::Net, Family::Duplicates] {
         let mut rng = stream(plan, "unheard", &[family as u64]);
-        for _ in 0..rng.range(0, 4) {
+        for _ in 0..rng.range(1, 5) {
             let ms = rng.range(1_000, 12_000);
             let there: Vec<u32> = plan.clients.iter().filter(|c| is_there(c, ms)).map(|c| c.id).collect();
             let member = Target::Node(NodeName::new(Role::Client, *rng.choose(&there)));
@@ -82,7 +137,7 @@ fn unheard(plan: &mut Plan) {
                 _ => Action::Straggle {
                     from: member,
                     to: coordinator,
-                    per_million: rng.range(100_000, 500_000) as u32,
+                    per_million: rng.range(200_000, 600_000) as u32,
                     up_to_ms: plan.knobs.client.request_timeout_ms + rng.range(100, 2_000),
                     for_ms: rng.range(500, 2_500),
                 },
@@ -94,10 +149,7 @@ fn unheard(plan: &mut Plan) {
 
 /// A member at this time.
 fn is_there(client: &Client, ms: u64) -> bool {
-    match &client.role {
-        ClientRole::Member(m) => m.stays.iter().any(|s| s.from_ms <= ms && s.until_ms.is_none_or(|until| ms < until)),
-        ClientRole::Producer(_) | ClientRole::Reader(_) => false,
-    }
+    member(client).is_some_and(|m| m.stays.iter().any(|s| s.from_ms <= ms && s.until_ms.is_none_or(|until| ms < until)))
 }
 
 /// Two or three members from the start on, and one or two that come and go. The last of the first stays to the end.
@@ -106,6 +158,7 @@ fn members(plan: &mut Plan, group: &str, commit: impl Fn(&mut seed::Rng) -> Comm
     let protocol = *rng.choose(&[
         GroupProtocol::Range,
         GroupProtocol::RoundRobin,
+        GroupProtocol::CooperativeSticky,
         GroupProtocol::CooperativeSticky,
         GroupProtocol::Consumer,
         GroupProtocol::Consumer,

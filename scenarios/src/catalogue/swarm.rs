@@ -8,28 +8,38 @@ use super::{
     zombie_producer,
 };
 use crate::generate::{
-    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, stream, switch_off, with_brokers, with_job,
+    EventTime, Families, FaultSpace, JobText, Menu, base, events, faults, lose_a_disk, stream, switch_off,
+    with_brokers, with_job,
 };
 use crate::plan::{Family, Flush, Plan};
 
-/// Three seeds of ten have the workload of one of these and the faults of its story, as far as their families are on, and a
-/// few of others; with more, fewer than half of all seeds would restore a job from a checkpoint. What happens there seldom has
-/// two places: a round of a group that somebody misses, elections in which nothing is written.
-const STORIES: &[&Entry] = &[
-    &leader_failover::ENTRY,
-    &network_partition::ENTRY,
-    &rolling_restart::ENTRY,
-    &correlated_power_loss::ENTRY,
-    &truncation::ENTRY,
-    &unclean_election::ENTRY,
-    &compaction::ENTRY,
-    &coordinator_crash::ENTRY,
-    &zombie_producer::ENTRY,
-    &hanging_transaction::ENTRY,
-    &late_messages::ENTRY,
-    &rebalance_storm::ENTRY,
-    &rebalance_storm::ENTRY,
-    &truncation::ENTRY,
+/// Some seeds have the workload of one of these and the faults of its story, as far as their families are on, and a few of
+/// others; with more of them, fewer than half of all seeds would restore a job from a checkpoint. By weight: what happens
+/// there seldom comes often, such as a round of a group that somebody misses, or elections in which nothing is written.
+const STORIES: &[(u64, &Entry)] = &[
+    (1, &leader_failover::ENTRY),
+    (2, &network_partition::ENTRY),
+    (1, &rolling_restart::ENTRY),
+    (1, &correlated_power_loss::ENTRY),
+    (3, &truncation::ENTRY),
+    (3, &unclean_election::ENTRY),
+    (1, &compaction::ENTRY),
+    (1, &coordinator_crash::ENTRY),
+    (1, &zombie_producer::ENTRY),
+    (1, &hanging_transaction::ENTRY),
+    (2, &late_messages::ENTRY),
+    (4, &rebalance_storm::ENTRY),
+];
+
+/// What befalls brokers and clients in a story, for a job to live through.
+const PLOTS: &[fn(&mut Plan)] = &[
+    leader_failover::fail_over,
+    network_partition::part,
+    truncation::diverge,
+    coordinator_crash::die_at_steps,
+    zombie_producer::sleep,
+    hanging_transaction::delay,
+    late_messages::straggle,
 ];
 
 pub const ENTRY: Entry = Entry {
@@ -63,13 +73,26 @@ fn generate(seed: u64, families: &Families) -> Plan {
     let mut plan = base(ENTRY.name, seed, families);
     switch_off(&mut plan, 3, 10);
     let mut rng = stream(&plan, "story", &[]);
-    if rng.chance(3, 10) {
+    if rng.chance(7, 20) {
         let on = Family::ALL.into_iter().filter(|f| !plan.families_off.contains(f)).collect();
-        if let Some(generate) = rng.choose(STORIES).generate {
+        let mut at = rng.range(1, STORIES.iter().map(|(weight, _)| weight).sum());
+        let told = STORIES.iter().find(|(weight, _)| {
+            let here = at <= *weight;
+            at = at.saturating_sub(*weight);
+            here
+        });
+        if let Some(generate) = told.and_then(|(_, entry)| entry.generate) {
             return story(generate(seed, &on));
         }
     }
     with_a_job(plan)
+}
+
+/// One in six, where what was acknowledged outlives it.
+fn some_lose_a_disk(plan: &mut Plan, space: FaultSpace) {
+    if stream(plan, "a disk", &[]).chance(1, 6) {
+        lose_a_disk(plan, space);
+    }
 }
 
 /// The plan of a story, with faults of some families that its own are not of.
@@ -84,7 +107,9 @@ fn story(mut plan: Plan) -> Plan {
         duplicates: more(Family::Duplicates, 2),
         ..Menu::default()
     };
-    faults(&mut plan, FaultSpace { from_ms: 500, to_ms: 9_000 }, menu);
+    let space = FaultSpace { from_ms: 500, to_ms: 9_000 };
+    faults(&mut plan, space, menu);
+    some_lose_a_disk(&mut plan, space);
     plan
 }
 
@@ -117,20 +142,30 @@ fn with_a_job(mut plan: Plan) -> Plan {
         producers: rng.range(1, 6),
     };
     events(&mut plan, job, shape);
-    faults(
-        &mut plan,
-        FaultSpace { from_ms: 1_500, to_ms: 14_000 },
-        Menu {
-            net: (1, 3),
-            disk: (1, 3),
-            clock: (1, 2),
-            process: (1, 3),
-            crash_points: (1, 3),
-            duplicates: (1, 3),
-            power: None,
-            power_at_crash_points: true,
-        },
-    );
+    let mut menu = Menu {
+        net: (1, 3),
+        disk: (1, 3),
+        clock: (1, 2),
+        process: (1, 3),
+        crash_points: (1, 3),
+        duplicates: (1, 3),
+        power: None,
+        power_at_crash_points: true,
+    };
+    let mut rng = stream(&plan, "plot", &[]);
+    if plan.topology.brokers > 1 && rng.chance(1, 2) {
+        // Consumer groups beside the job.
+        if rng.chance(1, 4) {
+            rebalance_storm::share(&mut plan);
+            rebalance_storm::rebalance(&mut plan);
+        } else {
+            rng.choose(PLOTS)(&mut plan);
+        }
+        menu = Menu { net: (0, 1), disk: (0, 1), process: (1, 3), crash_points: (1, 3), duplicates: (0, 1), ..menu };
+    }
+    let space = FaultSpace { from_ms: 1_500, to_ms: 14_000 };
+    faults(&mut plan, space, menu);
+    some_lose_a_disk(&mut plan, space);
     plan.budgets.safety_ms = 17_000;
     plan
 }

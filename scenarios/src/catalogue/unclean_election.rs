@@ -20,7 +20,7 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn generate(seed: u64, families: &Families) -> Plan {
-    let mix = Mix { idempotent: 3, transactional: 0, records: 150, partitions: 2, active_ms: 10_000 };
+    let mix = Mix { idempotent: 3, transactional: 0, records: 150, partitions: 4, active_ms: 10_000 };
     let mut plan = cluster(ENTRY.name, seed, families, mix);
     let configs = &mut plan.topics[0].configs;
     configs.insert(UNCLEAN.into(), "true".into());

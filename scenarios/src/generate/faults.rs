@@ -3,8 +3,8 @@
 
 use super::stream;
 use crate::plan::{
-    Action, CrashPoint, Family, Fault, NodeName, Partition, Persistence, Plan, Role, Target, Topic, TopicRef, Trigger,
-    When,
+    Action, Client, ClientRole, Commit, CrashPoint, Family, Fault, NodeName, Partition, Persistence, Plan, Role,
+    Target, Topic, TopicRef, Trigger, When,
 };
 use seed::Rng;
 
@@ -167,6 +167,17 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
     plan.faults.extend(all);
 }
 
+/// Adds the loss of one broker's disk, where the plan's settings outlive it and its family is on.
+pub fn lose_a_disk(plan: &mut Plan, space: FaultSpace) {
+    if plan.outlives_a_disk().is_err() {
+        return;
+    }
+    let mut rng = stream(plan, "lost disk", &[]);
+    let ms = rng.range(space.from_ms, space.to_ms);
+    let action = Action::Wipe { node: broker(plan, &mut rng), restart_after_ms: rng.range(100, 3_000) };
+    strike(plan, Family::Disk, Trigger::At { ms }, action);
+}
+
 /// Some broker. Of several it is often one by what it does at that moment: faults that matter strike leaders.
 fn broker(plan: &Plan, rng: &mut Rng) -> Target {
     if plan.topology.brokers == 1 {
@@ -287,9 +298,14 @@ pub fn side_of(plan: &Plan, rng: &mut Rng, first: Target, may: impl Fn(Role) -> 
     std::iter::once(first).chain(others.filter(|_| rng.chance(1, 2)).map(Target::Node)).collect()
 }
 
-/// One of the first `count` workload clients.
-pub fn some_client(rng: &mut Rng, count: u32) -> Target {
-    Target::Node(NodeName::new(Role::Client, rng.range(0, u64::from(count) - 1) as u32))
+/// Somebody who writes in transactions: a producer of the workload, or a worker with its sink. In a plan without any,
+/// some producer.
+pub fn some_transactional(plan: &Plan, rng: &mut Rng) -> Target {
+    let transactional = |c: &&Client| matches!(&c.role, ClientRole::Producer(p) if p.transactional);
+    let clients = plan.clients.iter().filter(transactional).map(|c| NodeName::new(Role::Client, c.id));
+    let workers = (0..plan.topology.workers).map(|n| NodeName::new(Role::Worker, n));
+    let all: Vec<NodeName> = clients.chain(workers).collect();
+    if all.is_empty() { producer(plan, rng) } else { Target::Node(*rng.choose(&all)) }
 }
 
 /// Of a link's ends, the one that connects: brokers and coordinators only listen, to their clients.
@@ -365,7 +381,7 @@ fn process(plan: &Plan, rng: &mut Rng, menu: Menu) -> Action {
 
 fn producer(plan: &Plan, rng: &mut Rng) -> Target {
     let producers: Vec<u32> =
-        plan.clients.iter().filter(|c| matches!(c.role, crate::plan::ClientRole::Producer(_))).map(|c| c.id).collect();
+        plan.clients.iter().filter(|c| matches!(c.role, ClientRole::Producer(_))).map(|c| c.id).collect();
     Target::Node(NodeName::new(Role::Client, *rng.choose(&producers)))
 }
 
@@ -391,13 +407,13 @@ fn duplicate(plan: &Plan, rng: &mut Rng) -> Action {
 
 fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Option<(Trigger, Action)> {
     let transactions = plan.clients.iter().any(|c| match &c.role {
-        crate::plan::ClientRole::Producer(p) => p.transactional,
-        crate::plan::ClientRole::Reader(_) => false,
-        crate::plan::ClientRole::Member(m) => matches!(m.commit, crate::plan::Commit::Transaction { .. }),
+        ClientRole::Producer(p) => p.transactional,
+        ClientRole::Reader(_) => false,
+        ClientRole::Member(m) => matches!(m.commit, Commit::Transaction { .. }),
     });
     let processor = plan.job.is_some();
     let cluster: &[Label] = if plan.topology.brokers > 1 { CLUSTER_LABELS } else { &[] };
-    let member = |c: &crate::plan::Client| matches!(c.role, crate::plan::ClientRole::Member(_));
+    let member = |c: &Client| matches!(c.role, ClientRole::Member(_));
     let groups: &[Label] = if plan.clients.iter().any(member) { GROUP_LABELS } else { &[] };
     let cleaner: &[Label] = if plan.topics.iter().any(Topic::is_compacted) { CLEANER_LABELS } else { &[] };
     let usable: Vec<_> = LABELS

@@ -49,7 +49,9 @@ impl Family {
     pub const fn story(self) -> &'static str {
         match self {
             Family::Net => "latency, loss, cuts one-way and both ways, splits, holds, resets, connects that hang",
-            Family::Disk => "power loss (unsynced data kept, lost or torn), fsync errors, a full disk, stalls",
+            Family::Disk => {
+                "power loss (unsynced data kept, lost or torn), fsync errors, a full disk, stalls, a lost disk"
+            }
             Family::Clock => "offset, drift and steps of one node's clocks",
             Family::Process => "crash, stop, restart and pause of a node at a given time",
             Family::CrashPoints => "crash, power loss, pause or cut at the nth time a node reaches a named action",
@@ -158,6 +160,9 @@ pub enum Action {
     Crash { node: Target, restart_after_ms: u64 },
     /// The machine loses power.
     Power { node: Target, unsynced: Persistence, restart_after_ms: u64 },
+    /// The machine is lost with its disk; another with an empty one takes its place. Nothing acknowledged is lost if it is on
+    /// two disks, so a plan loses one disk at most.
+    Wipe { node: Target, restart_after_ms: u64 },
     /// The node stands still, then goes on.
     Pause { node: Target, for_ms: u64 },
     /// The process is asked to stop (SIGTERM): a broker lets its leaderships move away first. It is started again.
@@ -201,6 +206,7 @@ impl Action {
         match self {
             Action::Crash { .. } => "crash",
             Action::Power { .. } => "power",
+            Action::Wipe { .. } => "wipe",
             Action::Pause { .. } => "pause",
             Action::Stop { .. } => "stop",
             Action::Isolate { .. } => "isolate",
@@ -237,6 +243,7 @@ impl Action {
         match self {
             Action::Crash { node, .. }
             | Action::Power { node, .. }
+            | Action::Wipe { node, .. }
             | Action::Pause { node, .. }
             | Action::Stop { node }
             | Action::Isolate { node, .. }
@@ -263,6 +270,7 @@ impl Action {
             self,
             Action::Crash { .. }
                 | Action::Power { .. }
+                | Action::Wipe { .. }
                 | Action::Pause { .. }
                 | Action::Stop { .. }
                 | Action::Isolate { .. }
@@ -280,6 +288,7 @@ impl Action {
         match *self {
             Action::Crash { restart_after_ms, .. }
             | Action::Power { restart_after_ms, .. }
+            | Action::Wipe { restart_after_ms, .. }
             | Action::FsyncError { restart_after_ms, .. } => restart_after_ms,
             Action::Pause { for_ms, .. }
             | Action::Isolate { for_ms, .. }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Action, ClientRole, Commit, Member, NodeName, Partition, Plan, Role, Schedule, Target, TopicRef, Trigger, VERSION,
+    Action, ClientRole, Commit, Flush, Member, NodeName, Partition, Plan, Role, Schedule, Target, TopicRef, Trigger,
+    VERSION,
 };
 
 /// Why a plan cannot be run.
@@ -26,6 +27,8 @@ const MAX_TOTAL_MS: u64 = 24 * 3600 * 1000;
 const MAX_RECORDS: usize = 1_000_000;
 const MAX_PARTITIONS: u32 = 64;
 const MAX_NODES: usize = 64;
+/// The topic setting that a plan's knob of this name is the default of.
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 /// Each broker votes in the metadata quorum; an even number would survive no more failures than one less.
 const BROKERS: [u32; 3] = [1, 3, 5];
 
@@ -276,6 +279,15 @@ impl Plan {
             {
                 return Err(invalid(path, "only brokers are asked to stop"));
             }
+            if let Action::Wipe { node, .. } = fault.action {
+                if !self.is_broker(node) {
+                    return Err(invalid(path, "only brokers lose their disk"));
+                }
+                self.outlives_a_disk().map_err(|why| invalid(path.clone(), why))?;
+                if self.faults[..i].iter().any(|f| matches!(f.action, Action::Wipe { .. })) {
+                    return Err(invalid(path, "a second disk is lost: what was acknowledged need not be on a third"));
+                }
+            }
             if let Action::ClockDrift { ppm, .. } = fault.action
                 && !(-500_000..=500_000).contains(&ppm)
             {
@@ -300,6 +312,16 @@ impl Plan {
             if start > self.budgets.safety_ms {
                 return Err(invalid(path, "starts after the safety phase"));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether what was acknowledged is on two disks before that.
+    pub(crate) fn outlives_a_disk(&self) -> Result<(), &'static str> {
+        let broker = &self.knobs.broker;
+        let least = self.topics.iter().filter_map(|t| t.configs.get(MIN_INSYNC_REPLICAS)?.parse().ok());
+        if broker.flush != Flush::Fsync || least.chain([broker.min_insync_replicas]).any(|n| n < 2) {
+            return Err("a disk may be lost where brokers fsync and min_insync_replicas is 2 or more");
         }
         Ok(())
     }
@@ -387,5 +409,27 @@ mod tests {
         let crash = Action::Crash { node: Target::Followers(at(0)), restart_after_ms: 100 };
         let refused = with(crash).validate().expect_err("a crash is of one node").to_string();
         assert!(refused.contains("crash strikes one node"), "{refused}");
+    }
+
+    #[test]
+    fn one_disk_is_lost_where_records_are_on_two() {
+        let wipe = Action::Wipe { node: Target::Controller, restart_after_ms: 100 };
+        let mut plan = with(wipe);
+        plan.knobs.broker.min_insync_replicas = 2;
+        assert_eq!(plan.validate(), Ok(()));
+        let refused = |plan: &Plan| plan.validate().expect_err("records would be lost").to_string();
+
+        let mut twice = plan.clone();
+        twice.faults.push(crate::plan::Fault { id: twice.faults[0].id + 1, ..twice.faults[0].clone() });
+        assert!(refused(&twice).contains("second disk"), "{}", refused(&twice));
+        let mut alone = plan.clone();
+        alone.topics[0].configs.insert(super::MIN_INSYNC_REPLICAS.into(), "1".into());
+        assert!(refused(&alone).contains("min_insync_replicas"), "{}", refused(&alone));
+        let mut cached = plan.clone();
+        cached.knobs.broker.flush = crate::plan::Flush::PageCache;
+        assert!(refused(&cached).contains("fsync"), "{}", refused(&cached));
+        let client = crate::plan::NodeName::new(crate::plan::Role::Client, 0);
+        plan.faults[0].action = Action::Wipe { node: Target::Node(client), restart_after_ms: 100 };
+        assert!(refused(&plan).contains("only brokers"), "{}", refused(&plan));
     }
 }

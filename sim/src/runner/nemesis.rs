@@ -100,6 +100,11 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later
             let node = one(node);
             (vec![world.power_loss(node, power_law(*unsynced))], vec![(duration, Step::Restart(node))])
         }
+        Action::Wipe { node, .. } => {
+            let node = one(node);
+            let effects = vec![world.power_loss(node, PowerLaw::Lost), world.wipe(node)];
+            (effects, vec![(duration, Step::Restart(node))])
+        }
         Action::Pause { node, .. } => {
             let node = one(node);
             (vec![world.pause(node)], vec![(duration, Step::Resume(node))])

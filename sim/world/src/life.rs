@@ -258,8 +258,8 @@ impl Kernel {
     }
 
     pub(crate) fn resume(&self, index: u32) {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
+        let mut borrowed = self.state.borrow_mut();
+        let state = &mut *borrowed;
         let now = self.now();
         let node = &mut state.nodes[index as usize];
         if node.status != Status::Paused {
@@ -274,6 +274,8 @@ impl Kernel {
         let (ctx, madsim) = (node.ctx(index), node.madsim);
         state.trace.note(now, ctx, "resume", 0, 0);
         state.story.life(now, ctx, "resume");
+        // The runtime logs what it does, and whoever writes the log asks for the time and the node.
+        drop(borrowed);
         if let Some(id) = madsim {
             self.runtime.resume(id);
         }

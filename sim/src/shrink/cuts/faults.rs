@@ -122,6 +122,7 @@ fn lasting(action: &Action, ms: u64) -> Action {
     match &mut action {
         Action::Crash { restart_after_ms, .. }
         | Action::Power { restart_after_ms, .. }
+        | Action::Wipe { restart_after_ms, .. }
         | Action::FsyncError { restart_after_ms, .. } => *restart_after_ms = ms,
         Action::Pause { for_ms, .. }
         | Action::Isolate { for_ms, .. }

@@ -336,6 +336,12 @@ impl Shard {
                 Some(deadline) => env::select! {
                     () = self.deadline_changed.notified() => {}
                     () = env::time::sleep_until(deadline) => {
+                        // 1. The deadline of a group is waited for. 2. An append is unknown: what is in memory is given up,
+                        // and the log is read. 3. The deadline comes. What followed would be of the state that was given
+                        // up, in the log after what the new one was read from: an earlier generation comes after it.
+                        if !self.loaded.get() {
+                            continue;
+                        }
                         let Some(context) = self.context.upgrade() else { return };
                         let topics = ClusterTopics(context);
                         self.act(|state| state.groups.tick(now(), &topics));

@@ -52,17 +52,25 @@ impl Group {
         }
         // A member that joins anew may still read what it had: only what it says later frees that.
         let owned = if joins && found == Found::Known { None } else { r.owned.as_ref() };
-        let before = self.members[member_id].current.assigned.clone();
         self.step(cx, member_id, owned);
         cx.set_timer(Timer::Session(member_id.to_owned()), cx.config.consumer_session_timeout);
-        let current = &self.members[member_id].current;
+        let Some(member) = self.members.get_mut(member_id) else { return Err(ErrorCode::UNKNOWN_MEMBER_ID) };
+        if let Some(owned) = &r.owned {
+            member.said = Some(owned.clone());
+        }
+        // Told until it says that it has it, which is the one sign that an answer arrived:
+        // 1. A heartbeat is held up. 2. Its member repeats itself on another connection, and is told its assignment.
+        // 3. The first one arrives, partitions are free by now, and the answer that tells them reaches nobody.
+        // 4. Later heartbeats change nothing: the partitions were never read.
+        let unheard = member.said.as_ref() != Some(&member.current.assigned);
+        let current = &member.current;
         let full = joins || r.owned.is_some() && r.topics.is_some() && r.rebalance_timeout_ms >= 0;
         Ok(Beat {
             error: ErrorCode::NONE,
             member_id: member_id.to_owned(),
             epoch: current.epoch,
             heartbeat_interval_ms: i32::try_from(cx.config.consumer_heartbeat_interval.as_millis()).unwrap_or(i32::MAX),
-            assignment: (full || current.assigned != before).then(|| current.assigned.clone()),
+            assignment: (full || unheard).then(|| current.assigned.clone()),
         })
     }
 

@@ -125,6 +125,8 @@ impl Current {
 pub struct Member {
     pub metadata: MemberMetadata,
     pub current: Current,
+    /// What it said last that it has; unknown after the log was read.
+    pub said: Option<Assignment>,
 }
 
 impl Member {

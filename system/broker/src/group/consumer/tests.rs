@@ -154,6 +154,32 @@ fn count(a: &Assignment) -> usize {
 }
 
 #[test]
+fn a_member_is_told_until_it_says_what_it_has() {
+    let mut c = Coordinator::new(4);
+    let (mut one, mut two) = (Peer::new("m1", None), Peer::new("m2", None));
+    one.hears(c.beat(one.heartbeat()));
+    one.reconcile();
+    two.hears(c.beat(two.heartbeat()));
+    assert_eq!(count(&two.assigned), 0, "the other has not given anything up");
+    one.hears(c.beat(one.heartbeat()));
+    one.reconcile();
+    one.hears(c.beat(one.heartbeat()));
+
+    // A heartbeat that says nothing new, and whose answer nobody hears.
+    let short = |p: &Peer| Heartbeat { rebalance_timeout_ms: -1, topics: None, owned: None, ..p.heartbeat() };
+    let lost = c.beat(short(&two));
+    assert_eq!(count(lost.assignment.as_ref().unwrap()), 3);
+    two.epoch = lost.epoch;
+    two.hears(c.beat(short(&two)));
+    assert_eq!(count(&two.assigned), 3, "told again");
+    two.reconcile();
+    two.hears(c.beat(two.heartbeat()));
+    assert_eq!(c.beat(short(&two)).assignment, None, "it said that it has them");
+    c.fail_over();
+    assert_eq!(count(c.beat(short(&two)).assignment.as_ref().unwrap()), 3, "what it said is in no log");
+}
+
+#[test]
 fn a_second_member_gets_its_part_once_the_first_gave_it_up() {
     let mut c = Coordinator::new(4);
     let (mut one, mut two) = (Peer::new("m1", None), Peer::new("m2", None));
