@@ -73,7 +73,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
     let mut plan = base(ENTRY.name, seed, families);
     switch_off(&mut plan, 3, 10);
     let mut rng = stream(&plan, "story", &[]);
-    if rng.chance(7, 20) {
+    if rng.chance(1, 3) {
         let on = Family::ALL.into_iter().filter(|f| !plan.families_off.contains(f)).collect();
         let mut at = rng.range(1, STORIES.iter().map(|(weight, _)| weight).sum());
         let told = STORIES.iter().find(|(weight, _)| {
@@ -161,7 +161,7 @@ fn with_a_job(mut plan: Plan) -> Plan {
         } else {
             rng.choose(PLOTS)(&mut plan);
         }
-        menu = Menu { net: (0, 1), disk: (0, 1), process: (1, 3), crash_points: (1, 3), duplicates: (0, 1), ..menu };
+        menu = Menu { net: (0, 1), disk: (0, 1), process: (2, 3), crash_points: (2, 3), duplicates: (0, 1), ..menu };
     }
     let space = FaultSpace { from_ms: 1_500, to_ms: 14_000 };
     faults(&mut plan, space, menu);
