@@ -3,6 +3,7 @@
 mod cluster;
 mod compaction;
 mod controller;
+mod delete_records;
 mod machine;
 mod membership;
 mod metrics;
