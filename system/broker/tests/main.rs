@@ -7,6 +7,7 @@ mod delete_records;
 mod machine;
 mod membership;
 mod metrics;
+mod offsets_retention;
 mod partition;
 mod power_loss;
 mod quorum;
