@@ -41,6 +41,7 @@ const MAX_QUEUED: usize = 256;
 const MAX_GROUP: usize = 64;
 /// Offsets and groups that are forgotten together when they are past their retention; what is queued meanwhile comes first.
 const MAX_EXPIRED: usize = 500;
+
 /// Who commits.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Author {
