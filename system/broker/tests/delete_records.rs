@@ -221,7 +221,7 @@ async fn run(world: World, seed: u64) -> i64 {
     let (start, end) = (offset(&client, OffsetSpec::Earliest).await, offset(&client, OffsetSpec::Latest).await);
     assert!(start >= told.get(), "seed {seed}: begins at {start}, was told {}", told.get());
     let consumer = Consumer::new(client, ConsumerConfig::default());
-    consumer.assign(BTreeMap::from([(tp(), start)]));
+    consumer.assign(vec![(tp(), start)]);
     let found = RefCell::new(BTreeMap::new());
     while consumer.positions()[&tp()] < end {
         let records = consumer.poll().await.into_iter().flat_map(|result| result.records);

@@ -11,7 +11,7 @@ use protocol::ErrorCode;
 use protocol::batch::Compression;
 use streamproof_client::{
     Admin, Client, ClientConfig, CommittedOffset, Completion, Consumer, ConsumerConfig, Isolation, NewTopic,
-    OffsetSpec, Outcome, Producer, ProducerConfig, Remedy, TopicPartition,
+    OffsetSpec, OutOfRange, Outcome, Producer, ProducerConfig, Remedy, TopicPartition,
 };
 
 use super::{read_to, record, text};
@@ -60,7 +60,9 @@ async fn values_if(client: &Client, isolation: Isolation, partition: i32, open: 
         env::time::sleep(Duration::from_millis(20)).await;
     };
     let ends = ends.into_iter().map(|(tp, end)| (tp, end.unwrap())).collect();
-    let consumer = Consumer::new(client.clone(), ConsumerConfig { isolation, ..ConsumerConfig::default() });
+    let out_of_range = OutOfRange::Earliest;
+    let config = ConsumerConfig { isolation, out_of_range, ..ConsumerConfig::default() };
+    let consumer = Consumer::new(client.clone(), config);
     let found = read_to(&consumer, &ends).await;
     found.get(&tp(partition)).map(|records| records.iter().map(text).collect()).unwrap_or_default()
 }
