@@ -203,6 +203,30 @@ mod tests {
         }
     }
 
+    /// Where a log begins is what the final reads and the disks say: whatever is below was given up, by retention or by
+    /// DeleteRecords (KIP-107), and is no loss.
+    #[test]
+    fn what_a_log_has_given_up_is_no_loss() {
+        for history in [fixture::broker(), fixture::cluster(), fixture::streams()] {
+            let ends: std::collections::BTreeMap<_, _> =
+                history.logs.iter().map(|log| ((log.topic.clone(), log.partition), log.log_end_offset)).collect();
+            for quarters in 1..=4 {
+                let mut history = history.clone();
+                for log in &mut history.logs {
+                    let start = ends[&(log.topic.clone(), log.partition)] * quarters / 4;
+                    log.log_start_offset = log.log_start_offset.max(start);
+                    log.records.retain(|r| r.offset >= start);
+                }
+                let broken: Vec<_> = check_all(&history)
+                    .into_iter()
+                    .filter(|(_, verdict)| !verdict.violations().is_empty())
+                    .map(|(property, verdict)| (property.name, verdict.violations()[0].to_string()))
+                    .collect();
+                assert!(broken.is_empty(), "{quarters} quarters: {broken:#?}");
+            }
+        }
+    }
+
     /// Nothing is quadratic in the operations; the bench says how fast it is.
     #[test]
     fn a_long_history_is_checked() {

@@ -36,7 +36,7 @@ WHY = {
     "ListConfigResources": "no client telemetry (KIP-714)", "UpdateFeatures": "features are those of the program",
     "AddRaftVoter": "the quorum is fixed at the start", "RemoveRaftVoter": "the quorum is fixed at the start",
     "UpdateRaftVoter": "the quorum is fixed at the start",
-    "DeleteRecords": "not there yet", "DescribeProducers": "not there yet",
+    "DescribeProducers": "not there yet",
     "InitProducerId": "two-phase commit (KIP-939)",
 }
 for name in ("ShareGroupHeartbeat", "ShareGroupDescribe", "ShareFetch", "ShareAcknowledge", "InitializeShareGroupState",

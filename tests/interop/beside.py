@@ -87,6 +87,12 @@ def tools_script(cluster):
         ("configs", "--describe", "--entity-type", "topics", "--entity-name", "tools"),
         ("offsets", "--topic", "tools"),
         ("offsets", "--topic", "no-such-topic"),
+        ("delete-records", "tools", 0, 100),
+        ("delete-records", "tools", 0, 100),
+        ("delete-records", "tools", 0, 40),
+        ("delete-records", "tools", 0, 301),
+        ("delete-records", "tools", 1, -1),
+        ("offsets", "--topic", "tools", "--time", "earliest"),
         ("groups", "--list"),
         ("groups", "--reset-offsets", "--group", "tools", "--topic", "tools", "--to-earliest", "--execute"),
         ("groups", "--reset-offsets", "--group", "tools", "--topic", "tools:0", "--shift-by", 1, "--dry-run"),
@@ -96,6 +102,15 @@ def tools_script(cluster):
         ("groups", "--describe", "--group", "tools", "--offsets"),
         ("groups", "--delete", "--group", "tools"),
         ("groups", "--delete", "--group", "tools"),
+        ("delete-records", "__consumer_offsets", 0, 0),
+        ("configs", "--alter", "--entity-type", "topics", "--entity-name", "tools", "--add-config",
+         "cleanup.policy=compact"),
+        ("delete-records", "tools", 0, 200),
+        ("configs", "--alter", "--entity-type", "topics", "--entity-name", "tools", "--add-config",
+         "cleanup.policy=[compact,delete]"),
+        ("delete-records", "tools", 0, 200),
+        ("delete-records", "tools", 0, -1),
+        ("offsets", "--topic", "tools", "--time", "earliest"),
         ("groups", "--describe", "--group", "tools"),
         ("transactions", "list"),
         ("transactions", "describe", "--transactional-id", "no-such-id"),
@@ -114,6 +129,12 @@ def tools_script(cluster):
                                        "--throughput", -1, "--payload-monotonic", "--bootstrap-server",
                                        cluster.bootstrap, connect=False)
                 said = "".join(re.findall(r"\d+ records sent", said)[-1:])
+            elif tool == "delete-records":
+                topic, partition, before = arguments
+                file = WORK / f"delete-records-{cluster.NAME.split()[0].lower()}.json"
+                file.write_text(json.dumps({"version": 1, "partitions": [
+                    {"topic": topic, "partition": partition, "offset": before}]}))
+                code, said = tools.run(tool, "--offset-json-file", file)
             elif tool in ("cluster", "transactions", "quorum"):
                 # These want their verb first, or before what it is about.
                 verb, rest = (arguments, []) if tool == "cluster" else ([], arguments)
@@ -252,7 +273,6 @@ GAPS = {
     ("java", "only validate a setting"): RETENTION,
     ("java", "what was set"): RETENTION,
     ("java", "read a compacted topic's null key"): RETENTION,
-    ("java", "delete records"): "DeleteRecords is not there yet",
     ("java", "describe producers"): "DescribeProducers is not there yet",
     ("java", "a topic that takes its own time"): "message.timestamp.type can not be set yet",
     ("java", "offset of the latest tiered"): "ListOffsets is spoken up to the version before it",

@@ -490,6 +490,9 @@ pub struct ServeArgs {
     /// When an append counts as stored: after fsync, or once it is in the page cache
     #[arg(long, value_name = "WHEN", default_value = "fsync")]
     pub flush: FlushArg,
+    /// Committed offsets go when nobody used them for so long: offsets.retention.minutes of Kafka
+    #[arg(long, value_name = "N", default_value = "10080", value_parser = clap::value_parser!(u32).range(1..))]
+    pub offsets_retention_minutes: u32,
     /// Serve the metrics of all nodes of this process here, for Prometheus: http://ADDRESS:PORT/metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<std::net::SocketAddr>,

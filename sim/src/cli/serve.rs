@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use broker::Flush;
 use tracing_subscriber::EnvFilter;
@@ -11,7 +12,7 @@ use super::args::{FlushArg, Format, ServeArgs};
 use super::{Refusal, out};
 use crate::exit::Exit;
 use crate::plans::read_text;
-use crate::serve::{Brokers, DEFAULT_LISTEN, LISTEN_VARIABLE, NODE_SPAN, serve};
+use crate::serve::{Brokers, DEFAULT_LISTEN, LISTEN_VARIABLE, NODE_SPAN, Settings, serve};
 
 pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
     let listen = match std::env::var(LISTEN_VARIABLE) {
@@ -34,7 +35,9 @@ pub fn run(args: ServeArgs) -> Result<Exit, Refusal> {
         FlushArg::Fsync => Flush::Fsync,
         FlushArg::PageCache => Flush::PageCache,
     };
-    serve(&brokers, flush, &args.data, job, args.until_end, args.metrics, out::line)
+    let offsets_retention = Duration::from_secs(60 * u64::from(args.offsets_retention_minutes));
+    let settings = Settings { flush, offsets_retention };
+    serve(&brokers, settings, &args.data, job, args.until_end, args.metrics, out::line)
         .map_err(|failure| Refusal { exit: failure.exit, message: failure.message })
 }
 

@@ -12,7 +12,7 @@ mod data;
 mod metrics;
 mod nodes;
 
-pub use nodes::NODE_SPAN;
+pub use nodes::{NODE_SPAN, Settings};
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -20,7 +20,6 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use broker::Flush;
 use models::JobSpec;
 use tokio::sync::oneshot;
 
@@ -99,7 +98,7 @@ impl Failure {
 /// A refusal (nothing was written), or a node that cannot go on.
 pub fn serve(
     brokers: &Brokers,
-    flush: Flush,
+    settings: Settings,
     data: &Path,
     job: Option<JobSpec>,
     until_end: bool,
@@ -121,7 +120,7 @@ pub fn serve(
     let mut service = Service {
         quorum,
         here,
-        flush,
+        settings,
         metrics,
         sources: Sources::default(),
         nodes: Vec::new(),
@@ -189,7 +188,7 @@ struct Service {
     quorum: Quorum,
     /// The ids of the brokers that run in this process.
     here: Vec<i32>,
-    flush: Flush,
+    settings: Settings,
     /// Where the metrics of all nodes are to be served.
     metrics: Option<SocketAddr>,
     sources: Sources,
@@ -217,7 +216,7 @@ impl Service {
         }
         for id in &self.here {
             let dir = if self.here.len() == 1 { data.broker() } else { data.broker_of(*id) };
-            let node = nodes::broker(*id, self.quorum.clone(), self.flush, dir, &self.sources, send.clone());
+            let node = nodes::broker(*id, self.quorum.clone(), self.settings, dir, &self.sources, send.clone());
             self.nodes.push(node.map_err(no_thread)?);
         }
         let mut brokers = Vec::new();

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use broker::group::GroupConfig;
 use broker::{Broker, BrokerConfig, BrokerError, Flush, Metrics, Observer};
 use client::{Admin, Client, ClientConfig, NewTopic};
 use models::JobSpec;
@@ -115,6 +116,14 @@ impl Quorum {
 /// After a broker of several stopped by itself (a full disk, a failed fsync) and before it is tried again.
 const RESTART: Duration = Duration::from_secs(5);
 
+/// What is chosen for all brokers of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub flush: Flush,
+    /// `offsets.retention.minutes`.
+    pub offsets_retention: Duration,
+}
+
 /// Broker `id` of `quorum`. One of several is started again when it stops by itself: the others serve meanwhile.
 ///
 /// # Errors
@@ -122,7 +131,7 @@ const RESTART: Duration = Duration::from_secs(5);
 pub fn broker(
     id: i32,
     quorum: Quorum,
-    flush: Flush,
+    settings: Settings,
     data_dir: PathBuf,
     sources: &Sources,
     events: mpsc::Sender<Event>,
@@ -141,11 +150,12 @@ pub fn broker(
             default_replication_factor: replicas as i16,
             min_insync_replicas: replicas / 2 + 1,
             data_dir,
-            flush,
+            flush: settings.flush,
             auto_create_topics: true,
             default_partitions: DEFAULT_PARTITIONS as i32,
             offsets_partitions: 4,
             transaction_partitions: 4,
+            group: GroupConfig { offsets_retention: settings.offsets_retention, ..GroupConfig::default() },
             ..BrokerConfig::default()
         };
         let stopping = Cell::new(false);

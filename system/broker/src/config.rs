@@ -186,6 +186,8 @@ impl BrokerConfig {
             ("quorum_fetch_timeout_ms", self.quorum_fetch_timeout_ms as i64),
             ("cleaner_interval_ms", self.cleaner_interval_ms as i64),
             ("retention_check_interval_ms", self.retention_check_interval_ms as i64),
+            ("offsets_retention in ms", self.group.offsets_retention.as_millis() as i64),
+            ("offsets_retention_check_interval in ms", self.group.offsets_retention_check_interval.as_millis() as i64),
             ("broker_heartbeat_interval_ms", self.broker_heartbeat_interval_ms as i64),
         ];
         if let Some((name, value)) = at_least_one.iter().find(|(_, v)| *v < 1) {

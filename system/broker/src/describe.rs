@@ -193,6 +193,12 @@ fn of_broker(config: &BrokerConfig) -> Vec<BrokerSetting> {
         of("message.max.bytes", config.max_message_bytes.to_string(), INT),
         of("min.insync.replicas", config.min_insync_replicas.to_string(), INT),
         of("num.partitions", config.default_partitions.to_string(), INT),
+        of(
+            "offsets.retention.check.interval.ms",
+            config.group.offsets_retention_check_interval.as_millis().to_string(),
+            LONG,
+        ),
+        of("offsets.retention.minutes", (config.group.offsets_retention.as_secs() / 60).to_string(), INT),
         of("offsets.topic.num.partitions", config.offsets_partitions.to_string(), INT),
         of("replica.lag.time.max.ms", config.replica_lag_max_ms.to_string(), LONG),
         of("transaction.max.timeout.ms", config.transaction_max_timeout_ms.to_string(), INT),

@@ -11,7 +11,7 @@ use crate::group::machine::Client;
 use crate::quorum::Quorum;
 use crate::turn::Turn;
 use crate::{
-    api_versions, create_topics, describe, fetch, find_coordinator, group, list_offsets, metadata_api,
+    api_versions, create_topics, delete_records, describe, fetch, find_coordinator, group, list_offsets, metadata_api,
     offset_for_leader_epoch, produce, txn,
 };
 
@@ -38,6 +38,7 @@ pub(crate) const SERVED: &[ApiKey] = &[
     ApiKey::FetchSnapshot,
     ApiKey::DescribeQuorum,
     ApiKey::DeleteTopics,
+    ApiKey::DeleteRecords,
     ApiKey::DescribeConfigs,
     ApiKey::AlterConfigs,
     ApiKey::CreatePartitions,
@@ -100,6 +101,7 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request, peer: IpAddr,
         RequestBody::DescribeTransactions(r) => txn::listing::describe(&context, r).await.into(),
         RequestBody::ListTransactions(r) => txn::listing::list(&context, &r).into(),
         RequestBody::WriteTxnMarkers(r) => txn::markers::handle(&context, r, turn).await.into(),
+        RequestBody::DeleteRecords(r) => delete_records::handle(context, r, turn).await.into(),
         RequestBody::OffsetForLeaderEpoch(r) => offset_for_leader_epoch::handle(&context, r).into(),
         // What the controller decides: by way of any broker.
         body @ (RequestBody::DeleteTopics(_)

@@ -218,6 +218,7 @@ fn note_fetched(
                 leader_epoch: a.request.current_leader_epoch,
                 from: a.request.fetch_offset,
                 end: data.log_end,
+                log_start: a.request.log_start_offset,
             });
         }
     }

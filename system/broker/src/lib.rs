@@ -13,7 +13,7 @@
 //! | `producer_ids` | ids from blocks |
 //! | `txn` | the transaction coordinator |
 //! | `group` | consumer groups and their offsets |
-//! | `partition`, `produce`, `fetch`, `list_offsets`, `purgatory` | records |
+//! | `partition`, `produce`, `fetch`, `list_offsets`, `delete_records`, `purgatory` | records |
 //! | `peer` | calls to other brokers |
 //! | `metrics` | what it can be measured by |
 
@@ -28,6 +28,7 @@ pub mod controller;
 mod controller_channel;
 mod create_topics;
 mod data_dir;
+mod delete_records;
 mod describe;
 mod dispatch;
 pub mod failure;

@@ -1,4 +1,4 @@
-//! Where fetches wait until there is something to read.
+//! Where fetches wait until there is something to read, and deletions of records until replicas have followed.
 //!
 //! A waiter is a future that may be dropped at any time: it leaves the purgatory then. Nothing it has "taken" is lost,
 //! since it takes nothing.
@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use env::sync::Notify;
 use log::Offset;
 
 use crate::partition::Isolation;
@@ -28,12 +29,12 @@ struct Inner {
 
 /// The waiters of one partition, and the bounds they wait for.
 #[derive(Clone, Debug)]
-pub(crate) struct Purgatory(Rc<RefCell<Inner>>);
+pub(crate) struct Purgatory(Rc<RefCell<Inner>>, Rc<Notify>);
 
 impl Purgatory {
     pub fn new(bounds: Bounds) -> Self {
         let waiting = Default::default();
-        Self(Rc::new(RefCell::new(Inner { bounds, role: 0, closed: false, waiting, next: 0 })))
+        Self(Rc::new(RefCell::new(Inner { bounds, role: 0, closed: false, waiting, next: 0 })), Rc::default())
     }
 
     /// All of the same moment.
@@ -72,7 +73,18 @@ impl Purgatory {
         self.wake_all();
     }
 
+    /// The log of a replica begins elsewhere.
+    pub fn start_moved(&self) {
+        self.1.notify_waiters();
+    }
+
+    /// Ready with the next [`Purgatory::start_moved`], change of the role, or end after this call.
+    pub fn start_moves(&self) -> impl Future<Output = ()> + '_ {
+        self.1.notified()
+    }
+
     fn wake_all(&self) {
+        self.start_moved();
         let waiting = std::mem::take(&mut self.0.borrow_mut().waiting);
         waiting.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
     }

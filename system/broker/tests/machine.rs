@@ -9,8 +9,10 @@ use proptest::prelude::*;
 use protocol::ErrorCode;
 use protocol::batch::{BatchBuilder, BatchHeader, Record};
 use streamproof_broker::Flush;
-use streamproof_broker::partition::leader::Leadership;
-use streamproof_broker::partition::machine::{Action, Bounds, Input, Machine, Outcome, Settings, Start, Token, Work};
+use streamproof_broker::partition::leader::{Fetched, Leadership};
+use streamproof_broker::partition::machine::{
+    Action, Bounds, Following, HIGH_WATERMARK, Input, Machine, Outcome, Settings, Start, Token, Work,
+};
 use streamproof_broker::partition::{Acks, Appended};
 
 /// What the world around the machine does next.
@@ -24,6 +26,8 @@ enum Step {
     Log { refuse: bool, duplicate: bool },
     /// The flush ends.
     Synced,
+    /// Records below so many thousandths of the log, and a bit, are to be given up; or below the high watermark.
+    Delete { to: Option<i64> },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -33,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (prop::bool::weighted(0.1), prop::bool::weighted(0.1))
             .prop_map(|(refuse, duplicate)| Step::Log { refuse, duplicate }),
         2 => Just(Step::Synced),
+        1 => prop::option::of(0..1200i64).prop_map(|to| Step::Delete { to }),
     ]
 }
 
@@ -45,6 +50,7 @@ struct Harness {
     acks: BTreeMap<Token, Acks>,
     end: Offset,
     flushed: Offset,
+    log_start: Offset,
     /// First offset of each open transaction, by producer.
     open: BTreeMap<i64, Offset>,
     /// (first offset, marker) of each ended one.
@@ -75,6 +81,7 @@ impl Harness {
             acks: BTreeMap::new(),
             end: 0,
             flushed: 0,
+            log_start: 0,
             open: BTreeMap::new(),
             ended: Vec::new(),
             at_log: None,
@@ -115,6 +122,7 @@ impl Harness {
                     if let (Ok(done), Acks::All) = (&result, self.acks[&token]) {
                         assert!(done.last_offset < self.high_watermark, "acknowledged before it was visible");
                         assert!(done.last_offset < self.secured(), "acknowledged before it was secured");
+                        assert!(done.log_start_offset <= self.log_start, "given up before it was told");
                     }
                     assert!(self.answered.insert(token, result).is_none(), "answered twice");
                 }
@@ -176,7 +184,26 @@ impl Harness {
                 self.flushed = target;
                 self.feed(Input::Flushed(target));
             }
+            Step::Delete { to } => self.delete(to),
         }
+    }
+
+    fn delete(&mut self, to: Option<i64>) {
+        let offset = to.map_or(HIGH_WATERMARK, |thousandths| self.end * thousandths / 1_000);
+        let to = if offset == HIGH_WATERMARK { self.high_watermark } else { offset };
+        self.next_token += 1;
+        let token = self.next_token;
+        let actions = self.machine.handle(Instant::default(), Input::DeleteRecords { token, offset });
+        if to > self.high_watermark {
+            assert_eq!(actions, [Action::NotDeleted { token, error: ErrorCode::OFFSET_OUT_OF_RANGE }]);
+        } else {
+            assert_eq!(actions, [Action::StartAt { token, offset: to }]);
+            self.log_start = self.log_start.max(to);
+            self.feed(Input::StartMoved(to));
+            assert_eq!(self.machine.log_start_offset(), self.log_start, "the start never goes back");
+        }
+        let answer = Appended { base_offset: 0, last_offset: 0, log_append_time_ms: -1, log_start_offset: 0 };
+        self.answered.insert(token, Ok(answer));
     }
 
     fn append(&mut self, work: Work) -> Outcome {
@@ -278,4 +305,58 @@ proptest! {
             prop_assert!(h.closed);
         }
     }
+}
+
+/// A leader of epoch 1 whose log holds 10 records, of which it knows 4 to be committed.
+fn new_leader() -> Machine {
+    let settings = Settings {
+        node: 1,
+        flush: Flush::Fsync,
+        max_queued_bytes: 1 << 20,
+        lag_max: std::time::Duration::from_secs(10),
+    };
+    let (open, ended, epochs) = (Vec::new(), Vec::new(), LeaderEpochs::default());
+    let start = Start { log_start: 2, end: 10, high_watermark: 4, open, ended, epochs };
+    let mut machine = Machine::new(settings, start);
+    let lead = Leadership { leader_epoch: 1, partition_epoch: 0, replicas: vec![1, 2], isr: vec![1, 2], min_isr: 1 };
+    assert_eq!(machine.handle(Instant::default(), Input::Lead(lead)), [Action::RoleChanged]);
+    machine
+}
+
+fn asked_to_delete(machine: &mut Machine, offset: Offset) -> Result<Offset, ErrorCode> {
+    match machine.handle(Instant::default(), Input::DeleteRecords { token: 1, offset }).as_slice() {
+        [Action::StartAt { token: 1, offset }] => Ok(*offset),
+        [Action::NotDeleted { token: 1, error }] => Err(*error),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_a_leader_gives_up_records_and_only_what_it_knows_to_be_committed() {
+    let mut machine = new_leader();
+    assert_eq!(asked_to_delete(&mut machine, HIGH_WATERMARK), Ok(4));
+    assert_eq!(asked_to_delete(&mut machine, 1), Ok(1), "what is gone is no error");
+    assert_eq!(asked_to_delete(&mut machine, -2), Err(ErrorCode::OFFSET_OUT_OF_RANGE));
+    // It was committed under the leader before, perhaps: who asks may know.
+    assert_eq!(asked_to_delete(&mut machine, 10), Err(ErrorCode::OFFSET_NOT_AVAILABLE));
+    assert_eq!(asked_to_delete(&mut machine, 11), Err(ErrorCode::OFFSET_OUT_OF_RANGE));
+    let fetch = Fetched {
+        replica: 2,
+        broker_epoch: 5,
+        eligible_epoch: Some(5),
+        leader_epoch: 1,
+        from: 10,
+        end: 10,
+        log_start: 2,
+    };
+    let actions = machine.handle(Instant::default(), Input::Fetched(fetch));
+    assert!(actions.contains(&Action::FollowerStartMoved), "{actions:?}");
+    assert_eq!(asked_to_delete(&mut machine, 10), Ok(10));
+    let again = machine.handle(Instant::default(), Input::Fetched(fetch));
+    assert!(!again.contains(&Action::FollowerStartMoved), "{again:?}");
+    let follow = Following { leader_epoch: 2, partition_epoch: 1, leader: Some(2) };
+    machine.handle(Instant::default(), Input::Follow(follow));
+    assert_eq!(asked_to_delete(&mut machine, 3), Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    machine.handle(Instant::default(), Input::LogFailed);
+    assert_eq!(asked_to_delete(&mut machine, 3), Err(ErrorCode::KAFKA_STORAGE_ERROR));
 }

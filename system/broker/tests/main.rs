@@ -3,9 +3,11 @@
 mod cluster;
 mod compaction;
 mod controller;
+mod delete_records;
 mod machine;
 mod membership;
 mod metrics;
+mod offsets_retention;
 mod partition;
 mod power_loss;
 mod quorum;

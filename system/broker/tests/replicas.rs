@@ -467,7 +467,12 @@ impl World {
                     return Some(Input::Replicate { token, leader_epoch, records, high_watermark: 0 });
                 }
             }
-            Action::Reset { .. } | Action::Fail | Action::Closed => panic!("{action:?}"),
+            Action::FollowerStartMoved => {}
+            Action::Reset { .. }
+            | Action::StartAt { .. }
+            | Action::NotDeleted { .. }
+            | Action::Fail
+            | Action::Closed => panic!("{action:?}"),
         }
         None
     }
@@ -522,7 +527,8 @@ impl World {
                     let known = node.brokers.get(&replica);
                     let eligible_epoch = known.filter(|(_, fenced)| !fenced).map(|(epoch, _)| *epoch);
                     let (from, end) = (position.end, machine.log_end_offset());
-                    let fetch = Fetched { replica, broker_epoch, eligible_epoch, leader_epoch, from, end };
+                    let log_start = 0;
+                    let fetch = Fetched { replica, broker_epoch, eligible_epoch, leader_epoch, from, end, log_start };
                     self.feed(to, Input::Fetched(fetch));
                 }
                 self.send(replica, Message::Fetched { leader_epoch, position, answer });

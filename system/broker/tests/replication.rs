@@ -23,19 +23,19 @@ use streamproof_broker::{Broker, BrokerConfig, Flush};
 use world::{Config, NodeId, PowerLaw, World, on_seed};
 
 const PORT: u16 = 9092;
-const BROKERS: i32 = 3;
-const PARTITIONS: i32 = 2;
-const RECORDS: i64 = 120;
+pub(crate) const BROKERS: i32 = 3;
+pub(crate) const PARTITIONS: i32 = 2;
+pub(crate) const RECORDS: i64 = 120;
 
-fn ip(n: i32) -> IpAddr {
+pub(crate) fn ip(n: i32) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, n as u8).into()
 }
 
-fn addresses() -> Vec<(String, u16)> {
+pub(crate) fn addresses() -> Vec<(String, u16)> {
     (0..BROKERS).map(|id| (ip(10 + id).to_string(), PORT)).collect()
 }
 
-fn config(node_id: i32, flush: Flush) -> BrokerConfig {
+pub(crate) fn config(node_id: i32, flush: Flush) -> BrokerConfig {
     BrokerConfig {
         node_id,
         listen: SocketAddr::new(ip(10 + node_id), PORT),
@@ -53,14 +53,14 @@ fn config(node_id: i32, flush: Flush) -> BrokerConfig {
     }
 }
 
-async fn broker_main(node_id: i32, flush: Flush) {
+pub(crate) async fn broker_main(node_id: i32, flush: Flush) {
     let broker = Broker::start(config(node_id, flush)).await.expect("a broker starts on its own disk");
     if let Err(error) = broker.run_until(std::future::pending()).await {
         panic!("broker {node_id}: {error}");
     }
 }
 
-fn a_client() -> Client {
+pub(crate) fn a_client() -> Client {
     Client::new(ClientConfig {
         request_timeout: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(1),
@@ -70,7 +70,7 @@ fn a_client() -> Client {
 }
 
 /// Faults chosen by the seed, on one broker after another.
-async fn trouble(world: &World, seed: u64, brokers: &[NodeId]) {
+pub(crate) async fn trouble(world: &World, seed: u64, brokers: &[NodeId]) {
     for n in 0..5u64 {
         env::time::sleep(Duration::from_millis(800 + (seed * 7919 + n * 104_729) % 1500)).await;
         let at = ((seed / 7 + n) % 3) as usize;
@@ -110,13 +110,13 @@ async fn trouble(world: &World, seed: u64, brokers: &[NodeId]) {
     world.heal_all();
 }
 
-type Outcomes = Rc<RefCell<BTreeMap<String, Result<Option<i64>, Outcome>>>>;
+pub(crate) type Outcomes = Rc<RefCell<BTreeMap<String, Result<Option<i64>, Outcome>>>>;
 
-fn record(text: String) -> Record {
+pub(crate) fn record(text: String) -> Record {
     Record { value: Some(text.into()), ..Record::default() }
 }
 
-async fn produce(name: &'static str, outcomes: Outcomes) {
+pub(crate) async fn produce(name: &'static str, outcomes: Outcomes) {
     let config = ProducerConfig { delivery_timeout: Duration::from_secs(20), ..ProducerConfig::default() };
     let producer = Producer::new(a_client(), config);
     let mut waiting = Vec::new();
@@ -136,7 +136,7 @@ async fn produce(name: &'static str, outcomes: Outcomes) {
     }
 }
 
-async fn read_log() -> BTreeMap<i32, Vec<(i64, String)>> {
+pub(crate) async fn read_log() -> BTreeMap<i32, Vec<(i64, String)>> {
     let client = a_client();
     let all: Vec<_> = (0..PARTITIONS).map(|p| TopicPartition::new("t", p)).collect();
     let isolation = Isolation::ReadUncommitted;
@@ -162,7 +162,7 @@ async fn read_log() -> BTreeMap<i32, Vec<(i64, String)>> {
 }
 
 /// Waits until every partition has a leader and all replicas are in sync.
-async fn whole() {
+pub(crate) async fn whole() {
     let config = PeerConfig { connect_timeout: Duration::from_secs(1), max_response_bytes: 1 << 20 };
     let topic = MetadataRequestTopic::default().with_name(Some(protocol::topic_name("t")));
     let request = MetadataRequest::default().with_topics(Some(vec![topic])).into();
@@ -183,17 +183,13 @@ async fn whole() {
     panic!("the in-sync sets did not become whole: {last:?}");
 }
 
-async fn run(world: World, seed: u64, flush: Flush) -> (usize, usize) {
-    let mut brokers = Vec::new();
-    for id in 0..BROKERS {
-        let name = ["broker-0", "broker-1", "broker-2"][id as usize];
-        brokers.push(world.add_node(name, "broker", ip(10 + id), move || broker_main(id, flush)));
-    }
+/// As soon as there is a controller.
+pub(crate) async fn create(topic: NewTopic) {
     let admin = Admin::new(a_client());
     let mut created = Err(protocol::ErrorCode::NOT_CONTROLLER);
     for _ in 0..100 {
-        if let Ok(answers) = admin.create_topics(&[NewTopic::new("t", PARTITIONS)]).await {
-            created = answers["t"];
+        if let Ok(answers) = admin.create_topics(std::slice::from_ref(&topic)).await {
+            created = answers[&topic.name];
         }
         if matches!(created, Ok(()) | Err(protocol::ErrorCode::TOPIC_ALREADY_EXISTS)) {
             break;
@@ -201,6 +197,15 @@ async fn run(world: World, seed: u64, flush: Flush) -> (usize, usize) {
         env::time::sleep(Duration::from_millis(250)).await;
     }
     assert!(matches!(created, Ok(()) | Err(protocol::ErrorCode::TOPIC_ALREADY_EXISTS)), "{created:?}");
+}
+
+async fn run(world: World, seed: u64, flush: Flush) -> (usize, usize) {
+    let mut brokers = Vec::new();
+    for id in 0..BROKERS {
+        let name = ["broker-0", "broker-1", "broker-2"][id as usize];
+        brokers.push(world.add_node(name, "broker", ip(10 + id), move || broker_main(id, flush)));
+    }
+    create(NewTopic::new("t", PARTITIONS)).await;
     let outcomes = Outcomes::default();
     for (n, name) in ["x", "y"].into_iter().enumerate() {
         let outcomes = Rc::clone(&outcomes);
@@ -236,7 +241,7 @@ async fn run(world: World, seed: u64, flush: Flush) -> (usize, usize) {
     (acknowledged, outcomes.len() - acknowledged)
 }
 
-fn seeds() -> std::ops::Range<u64> {
+pub(crate) fn seeds() -> std::ops::Range<u64> {
     let from = std::env::var("CLUSTER_SEED").ok().and_then(|s| s.parse().ok());
     let count = std::env::var("CLUSTER_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
     from.map_or(0..count, |from| from..from + count.min(1))

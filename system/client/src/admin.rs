@@ -1,15 +1,18 @@
-//! Administration: topics, offsets of partitions, committed offsets of groups.
+//! Administration: topics, offsets of partitions, where their logs begin, committed offsets of groups.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
-use protocol::messages::{CreateTopicsRequest, ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest};
+use protocol::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest,
+};
 use protocol::{ApiKey, ErrorCode, RequestBody, ResponseBody, str_bytes, topic_name};
 
 use crate::client::{Attempt, Cause, Client, CoordinatorType, Lane};
@@ -256,6 +259,97 @@ impl Admin {
             return Attempt::unexpected();
         }
         Attempt::Done(offsets)
+    }
+
+    /// Gives up the records below an offset of each partition, for good (KIP-107); -1 is the high watermark, that of the
+    /// moment at which the call, or its repetition, arrives. Each partition has its own answer: the low watermark, which all
+    /// live replicas have reached, or an error that no repetition helps against. An error of the whole call says nothing
+    /// about any one of them; the same call again does no harm.
+    pub async fn delete_records(
+        &self,
+        before: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<BTreeMap<TopicPartition, Result<i64, ErrorCode>>, ClientError> {
+        let client = &self.0;
+        client.want_topics(before.keys().map(|tp| tp.topic.as_str()));
+        let mut answers = BTreeMap::new();
+        let mut stale = false;
+        client
+            .retry("delete records", client.api_deadline(), async || {
+                let missing: Vec<_> = before.iter().filter(|(tp, _)| !answers.contains_key(*tp)).collect();
+                if (stale || missing.iter().any(|(tp, _)| client.metadata().leader(tp).is_none()))
+                    && let Err(cause) = client.refresh().await
+                {
+                    return Attempt::Again(Cause { outcome: Outcome::Failed, ..cause });
+                }
+                stale = true;
+                let metadata = client.metadata();
+                let mut by_node: BTreeMap<i32, Vec<(&TopicPartition, i64)>> = BTreeMap::new();
+                let mut again = None;
+                for (tp, offset) in missing {
+                    match metadata.leader(tp) {
+                        Some(leader) => by_node.entry(leader.node).or_default().push((tp, *offset)),
+                        None => again = Some(Cause::from(ErrorCode::LEADER_NOT_AVAILABLE)),
+                    }
+                }
+                // What one leader cannot do now is no reason not to ask the others.
+                for (node, partitions) in by_node {
+                    match self.delete_records_of(node, &partitions, &mut answers).await {
+                        Attempt::Done(()) => {}
+                        Attempt::Again(cause) => again = Some(cause),
+                        Attempt::Fail(cause) => return Attempt::Fail(cause),
+                    }
+                }
+                again.map_or(Attempt::Done(()), Attempt::Again)
+            })
+            .await?;
+        Ok(answers)
+    }
+
+    async fn delete_records_of(
+        &self,
+        node: i32,
+        partitions: &[(&TopicPartition, i64)],
+        answers: &mut BTreeMap<TopicPartition, Result<i64, ErrorCode>>,
+    ) -> Attempt<()> {
+        let client = &self.0;
+        let connection = match client.connect(node, Lane::Shared).await {
+            Ok(c) => c,
+            Err(e) => return Attempt::lost(e),
+        };
+        let version = match connection.version_up_to(ApiKey::DeleteRecords, 2) {
+            Ok(v) => v,
+            Err(e) => return Attempt::lost(e),
+        };
+        let topics = by_topic(partitions.iter().copied()).into_iter().map(|(topic, partitions)| {
+            let partitions = partitions.into_iter().map(|(index, offset)| {
+                DeleteRecordsPartition::default().with_partition_index(index).with_offset(offset)
+            });
+            DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(partitions.collect())
+        });
+        let timeout_ms = i32::try_from(client.config().request_timeout.as_millis()).unwrap_or(i32::MAX);
+        let body = DeleteRecordsRequest::default().with_topics(topics.collect()).with_timeout_ms(timeout_ms);
+        let answer = match client.call(&connection, ROLE, "delete_records", version, &body.into()).await {
+            Ok(ResponseBody::DeleteRecords(answer)) => answer,
+            Ok(_) => return Attempt::unexpected(),
+            Err(e) => return Attempt::lost(e),
+        };
+        let (mut told, mut again) = (0, None);
+        for t in &answer.topics {
+            for p in &t.partitions {
+                told += 1;
+                match ErrorCode::from_code(p.error_code) {
+                    code if !code.is_ok() && code.retriable() => again = Some(Cause::from(code)),
+                    code => {
+                        let tp = TopicPartition::new(t.name.as_str(), p.partition_index);
+                        answers.insert(tp, code.ok().map(|()| p.low_watermark));
+                    }
+                }
+            }
+        }
+        if told != partitions.len() {
+            return Attempt::unexpected();
+        }
+        again.map_or(Attempt::Done(()), Attempt::Again)
     }
 
     /// Commits offsets of a group that has no members.

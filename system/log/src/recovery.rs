@@ -135,7 +135,7 @@ pub(crate) async fn recover(
     let end = state.end();
     state.stable = stable.min(end);
     state.start = state.start.min(end);
-    state.checkpoint.first_dirty = state.checkpoint.first_dirty.min(end);
+    lower_checkpoint(&mut state, end).await?;
     let start = state.start;
     state.aborted.forget_below(start);
     state.ended = state.ended.split_off(&state.stable);
@@ -320,6 +320,25 @@ async fn make_durable(state: &mut State) -> Result<(), LogError> {
     }
     state.flushed = end;
     Ok(())
+}
+
+/// A log that lost its end with the page cache may end before what its checkpoint says. Were that kept, the next start
+/// would take what was appended meanwhile for given up.
+async fn lower_checkpoint(state: &mut State, end: Offset) -> Result<(), LogError> {
+    let Checkpoint { start, first_dirty, holes } = state.checkpoint;
+    let lowered = Checkpoint { start: start.min(end), first_dirty: first_dirty.min(end), holes };
+    if lowered == state.checkpoint {
+        return Ok(());
+    }
+    env::sometimes!(start > end, "log: it was lost to before its start");
+    state.checkpoint = lowered;
+    match lowered.store(&state.dir).await {
+        Err(error) if error.is_clean() => {
+            tracing::warn!(%error, "failed to store the checkpoint of a log that lost its end");
+            Ok(())
+        }
+        stored => stored,
+    }
 }
 
 /// Removes everything from the batch that holds `offset` on, then reads the log anew. Segments go from the last one

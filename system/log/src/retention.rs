@@ -1,6 +1,7 @@
 //! Retention: which of a log's oldest segments go, by age and by size (`retention.ms`, `retention.bytes`), and moving the
-//! log's start.
+//! log's start, for retention, for DeleteRecords (KIP-107), and after a leader's.
 
+use crate::checkpoint::Checkpoint;
 use crate::compaction::SegmentInfo;
 use crate::log::Log;
 use crate::segment::NO_TIMESTAMP;
@@ -50,16 +51,30 @@ impl Log {
     /// out of range at once and after any restart, and segments that lie below whole are removed. Returns the start.
     pub async fn start_at(&mut self, offset: Offset) -> Result<Offset, LogError> {
         self.usable()?;
-        let (start, offset, inside) = {
+        let (start, offset, segment) = {
             let state = self.state.borrow();
             let offset = offset.min(state.stable);
-            (state.start, offset, state.segments.iter().all(|s| s.base != offset))
+            let below = state.segments.partition_point(|s| s.base <= offset);
+            (state.start, offset, below.checked_sub(1).map(|at| state.segments[at].base))
         };
         if offset <= start {
             return Ok(start);
         }
-        if inside {
-            self.update_checkpoint(|c| c.start = c.start.max(offset)).await?;
+        if let Some(segment) = segment.filter(|base| *base != offset) {
+            let remember = |c: &mut Checkpoint| c.start = c.start.max(offset);
+            match self.update_checkpoint(remember).await {
+                Err(error) if error.is_clean() && segment > start => {
+                    // No room to say so. What lies below whole needs no saying, and makes room as it goes.
+                    env::sometimes!(
+                        true,
+                        "log: segments go first, since the disk is too full to say where the log begins"
+                    );
+                    self.state.borrow_mut().start = segment;
+                    self.delete_before(segment).await?;
+                    self.update_checkpoint(remember).await?;
+                }
+                stored => stored?,
+            }
         }
         self.state.borrow_mut().start = offset;
         self.delete_before(offset).await?;

@@ -110,3 +110,31 @@ fn what_a_crash_left_of_a_deleted_segment_is_cleared() {
         assert!(!env::disk::exists(&orphan).await.unwrap());
     });
 }
+
+#[test]
+fn a_log_that_lost_its_end_to_before_its_start_goes_on_from_there() {
+    on_node(async |dir| {
+        let mut log = open(&dir).await;
+        fill(&mut log, 1..=1).await;
+        assert_eq!(log.start_at(9).await.unwrap(), 9);
+        let active = log.start_offset();
+        drop(log);
+        // What power loss leaves of a log that was not synced: its last segment, empty.
+        let entries = env::disk::read_dir(&dir).await.unwrap();
+        let last = entries.into_iter().map(|e| e.name).filter(|name| name.ends_with(".log")).max().unwrap();
+        let file = env::disk::File::open(dir.join(last), env::disk::Open::Existing).await.unwrap();
+        file.set_len(0).await.unwrap();
+        let mut log = open(&dir).await;
+        let end = log.end_offset();
+        assert!(end < active, "it ends at {end}");
+        is_whole(&log, end, end).await;
+        for _ in 0..2 {
+            log.append(batch(), 2, NOW).await.unwrap();
+        }
+        let synced = log.flusher().await;
+        log.flushed(synced).await.unwrap();
+        drop(log);
+        // What was appended since is not given up.
+        is_whole(&open(&dir).await, end, end + 2).await;
+    });
+}

@@ -9,16 +9,20 @@
 //! and epochs of a group only rise; a commit of a member that is no longer current is refused.
 //! Left to others: the log, offsets, the clock, which topics exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use env::clock::Instant;
+use protocol::consumer_protocol::Subscription;
 use protocol::{ErrorCode, Uuid};
 
 use super::offsets::Place;
 use super::records::GroupRecord;
 use super::timers::{Timer, Timers};
 use super::{classic, consumer};
+
+/// The protocol type of groups whose metadata says what topics they read.
+pub(super) const CONSUMER: &str = "consumer";
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -37,6 +41,10 @@ pub struct GroupConfig {
     pub consumer_session_timeout: Duration,
     /// Consumer protocol: how often members are told to send heartbeats.
     pub consumer_heartbeat_interval: Duration,
+    /// How long offsets are kept that nobody uses (`offsets.retention.minutes`), see `expiry`.
+    pub offsets_retention: Duration,
+    /// Between two looks for such (`offsets.retention.check.interval.ms`).
+    pub offsets_retention_check_interval: Duration,
 }
 
 impl Default for GroupConfig {
@@ -49,6 +57,8 @@ impl Default for GroupConfig {
             max_size: 1_000,
             consumer_session_timeout: Duration::from_secs(45),
             consumer_heartbeat_interval: Duration::from_secs(5),
+            offsets_retention: Duration::from_secs(7 * 24 * 3600),
+            offsets_retention_check_interval: Duration::from_secs(600),
         }
     }
 }
@@ -122,6 +132,23 @@ impl Group {
         match self {
             Self::Classic(g) => g.is_empty(),
             Self::Consumer(g) => g.is_empty(),
+        }
+    }
+
+    /// The topics that members read; `None` if the group does not say.
+    pub fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+        match self {
+            Self::Consumer(g) => Some(g.members().values().flat_map(|m| m.metadata.topics.iter().cloned()).collect()),
+            Self::Classic(g) if g.is_empty() => Some(BTreeSet::new()),
+            Self::Classic(g) if g.protocol_type() == Some(CONSUMER) => {
+                let protocol = g.protocol()?;
+                let mut topics = BTreeSet::new();
+                for m in g.members().values() {
+                    topics.extend(Subscription::decode(m.metadata(protocol)).ok()?.topics);
+                }
+                Some(topics)
+            }
+            Self::Classic(_) => None,
         }
     }
 }

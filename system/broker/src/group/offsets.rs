@@ -4,7 +4,7 @@
 //! abort drops it. Among offsets of one place the one later in the log wins, so a transactional offset that an ordinary
 //! commit overtook before its marker does not come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A topic and a partition of it that a group reads.
 pub type Place = (String, i32);
@@ -116,6 +116,17 @@ impl Offsets {
         })
     }
 
+    /// The offsets of a group that are visible.
+    pub fn of(&self, group: &str) -> impl Iterator<Item = (&Place, &Committed)> {
+        let places = self.groups.get(group).into_iter().flatten();
+        places.filter_map(|(place, entry)| Some((place, entry.committed.as_ref()?)))
+    }
+
+    /// Group and place of every offset that an open transaction may yet make visible.
+    pub fn pending(&self) -> BTreeSet<(&str, &Place)> {
+        self.pending.values().flat_map(BTreeMap::keys).map(|(group, place)| (group.as_str(), place)).collect()
+    }
+
     /// Every place the group has an offset for, also one still pending.
     pub fn places(&self, group: &str) -> Vec<Place> {
         let visible = self.groups.get(group).into_iter().flatten();
@@ -134,7 +145,18 @@ impl Offsets {
             return None;
         }
         let offset = entry.committed.as_ref().map(|c| c.offset);
-        places.insert(place.clone(), entry);
+        let key = (group, place);
+        if offset.is_none() && !self.pending.values().any(|p| p.contains_key(&key)) {
+            // Only for what is before it in the log and not decided would it be worth remembering.
+            places.remove(&key.1);
+            let empty = places.is_empty();
+            if empty {
+                self.groups.remove(&key.0);
+            }
+        } else {
+            places.insert(key.1.clone(), entry);
+        }
+        let (group, place) = key;
         Some(Visible { group, place, offset, producer_id })
     }
 }
@@ -192,6 +214,24 @@ mod tests {
         pending(&mut m, 0, 7, 10);
         committed(&mut m, 1, 20);
         m.handle(Input::Ended { producer_id: 7, commit: true, at: 2 });
+        assert_eq!(get(&m, true), Some(20));
+    }
+
+    #[test]
+    fn a_forgotten_offset_leaves_nothing_but_what_an_undecided_one_must_not_undo() {
+        let mut m = Offsets::default();
+        let forget = |m: &mut Offsets, at: i64| {
+            let place = ("t".to_owned(), 0);
+            m.handle(Input::Committed { at, group: "g".into(), place, committed: None })
+        };
+        committed(&mut m, 0, 5);
+        assert_eq!(forget(&mut m, 1).len(), 1);
+        assert!(m.groups.is_empty());
+        pending(&mut m, 2, 7, 10);
+        forget(&mut m, 3);
+        m.handle(Input::Ended { producer_id: 7, commit: true, at: 4 });
+        assert_eq!(get(&m, true), None, "it was forgotten after");
+        committed(&mut m, 5, 20);
         assert_eq!(get(&m, true), Some(20));
     }
 

@@ -2,7 +2,8 @@
 //! decided, keeps the groups' deadlines and answers.
 //!
 //! One task appends; what waits shares a batch and so a sync. Markers of transactions pass through the same queue, so
-//! that no offset can be applied after the marker that follows it in the log. Groups change before their records are in
+//! that no offset can be applied after the marker that follows it in the log; so does the look for offsets past their
+//! retention, which sees all that was committed before it, and whose tombstones come before all that is after. Groups change before their records are in
 //! the log, offsets after: an answer about a group is held until every record of before it is stored. If records of a
 //! group may or may not be in the log, or certainly are not, nothing in memory can be trusted: all open requests are
 //! answered NOT_COORDINATOR and everything is read anew.
@@ -13,19 +14,21 @@ use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use env::node::{When, crash_point};
 use env::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use env::task::AbortOnDrop;
 use protocol::{Certainty, ErrorCode, Uuid};
 
+use super::expiry::{Expired, expired};
 use super::machine::{Action, Committer, Group, Machine, Now, Reply, Request, RequestId, Topics};
-use super::offsets::{Committed, Fetched, Input, Offsets, Place, Visible};
-use super::records::{self, GroupRecord, Kept};
+use super::offsets::{Fetched, Input, Offsets, Place, Visible};
+use super::records::{self, Kept};
+use super::work::{Batch, Work, input, inputs};
+pub(crate) use super::work::{Commit, InTransaction};
 use crate::context::Context;
 use crate::failure::BrokerError;
 use crate::ids;
-use crate::internal_topics::{Replayed, batch_of, replay};
+use crate::internal_topics::{Replayed, replay};
 use crate::join::join_all;
 use crate::partition::machine::Asked;
 use crate::partition::{Acks, Origin, Partition, TopicPartition};
@@ -36,24 +39,8 @@ use crate::txn::state::ProducerIdEpoch;
 const MAX_QUEUED: usize = 256;
 /// Pieces of work appended together.
 const MAX_GROUP: usize = 64;
-/// Records that share a batch, in bytes; a larger piece of work has a batch of its own.
-const MAX_BATCH_BYTES: usize = 256 << 10;
-
-/// The transaction that a commit belongs to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InTransaction {
-    pub producer: ProducerIdEpoch,
-    /// Its coordinator said since that it is ongoing; `None` if it is open in this log anyway.
-    pub asked: Option<Asked>,
-}
-
-/// Offsets to store; `None` forgets.
-#[derive(Debug)]
-pub(crate) struct Commit {
-    pub group: String,
-    pub offsets: Vec<(Place, Option<Committed>)>,
-    pub transaction: Option<InTransaction>,
-}
+/// Offsets and groups that are forgotten together when they are past their retention; what is queued meanwhile comes first.
+const MAX_EXPIRED: usize = 500;
 
 /// Who commits.
 #[derive(Debug, Clone, Default)]
@@ -61,12 +48,6 @@ pub(crate) struct Author {
     pub member_id: String,
     pub instance_id: Option<String>,
     pub generation: i32,
-}
-
-enum Work {
-    Commit { commit: Commit, answer: oneshot::Sender<ErrorCode>, _place: OwnedSemaphorePermit },
-    Groups(Vec<GroupRecord>),
-    Ended { producer_id: i64, commit: bool, at: i64, done: oneshot::Sender<()> },
 }
 
 #[derive(Debug)]
@@ -94,6 +75,8 @@ pub(crate) struct Shard {
     held: RefCell<VecDeque<(u64, RequestId, Reply)>>,
     fresh_id: RefCell<Box<dyn FnMut() -> Uuid>>,
     deadline_changed: Notify,
+    /// [`Work::Expire`] is queued.
+    expiring: Cell<bool>,
 }
 
 /// The tasks of a shard, which end with it.
@@ -140,6 +123,7 @@ impl Shard {
             held: RefCell::default(),
             fresh_id: RefCell::new(Box::new(ids::source("broker.member-id"))),
             deadline_changed: Notify::new(),
+            expiring: Cell::new(false),
         });
         let (loaded, wait) = oneshot::channel();
         let _append = env::task::spawn(Rc::clone(&shard).run(work, loaded)).abort_on_drop();
@@ -328,27 +312,70 @@ impl Shard {
     }
 
     async fn tick(self: Rc<Self>) {
+        let Some(context) = self.context.upgrade() else { return };
+        let check_interval = context.config.group.offsets_retention_check_interval;
+        drop(context);
+        let mut check = env::clock::now() + check_interval;
         loop {
             // While the log is read anew the old state's deadlines mean nothing.
             let deadline = if self.loaded.get() { self.state.borrow().groups.next_timeout() } else { None };
-            match deadline {
-                None => self.deadline_changed.notified().await,
-                Some(deadline) => env::select! {
-                    () = self.deadline_changed.notified() => {}
-                    () = env::time::sleep_until(deadline) => {
-                        // 1. The deadline of a group is waited for. 2. An append is unknown: what is in memory is given up,
-                        // and the log is read. 3. The deadline comes. What followed would be of the state that was given
-                        // up, in the log after what the new one was read from: an earlier generation comes after it.
-                        if !self.loaded.get() {
-                            continue;
-                        }
-                        let Some(context) = self.context.upgrade() else { return };
+            env::select! {
+                () = self.deadline_changed.notified() => {}
+                () = env::time::sleep_until(deadline.map_or(check, |at| at.min(check))) => {
+                    let Some(context) = self.context.upgrade() else { return };
+                    let now = now();
+                    // 1. The deadline of a group is waited for. 2. An append is unknown: what is in memory is given up, and
+                    // the log is read. 3. The deadline comes. What followed would be of the state that was given up, in the
+                    // log after what the new one was read from: an earlier generation comes after it.
+                    if self.loaded.get() && deadline.is_some_and(|at| at <= now.instant) {
                         let topics = ClusterTopics(context);
-                        self.act(|state| state.groups.tick(now(), &topics));
+                        self.act(|state| state.groups.tick(now, &topics));
                     }
-                },
+                    if check <= now.instant {
+                        self.expire();
+                        check = now.instant + check_interval;
+                    }
+                }
             }
         }
+    }
+
+    fn expire(&self) {
+        if !self.expiring.replace(true) {
+            let _ = self.queue.send(Work::Expire);
+        }
+    }
+
+    /// The tombstones of offsets past their retention, to be appended before anything that is still queued. Groups that
+    /// end with them do so at once, and their records follow.
+    fn expired(&self) -> Vec<Work> {
+        self.expiring.set(false);
+        // Groups whose change is not in the log yet may not be what they seem: another time.
+        let settled = self.queued.get() == self.stored.get();
+        let Some(context) = self.ready().ok().filter(|_| settled) else { return Vec::new() };
+        let retention_ms = i64::try_from(context.config.group.offsets_retention.as_millis()).unwrap_or(i64::MAX);
+        let (found, more) = {
+            let state = self.state.borrow();
+            expired(&state.groups, &state.offsets, now().wall_ms, retention_ms, MAX_EXPIRED)
+        };
+        let mut work = Vec::new();
+        for Expired { group, places, ends } in found {
+            let TopicPartition { topic, partition, .. } = self.partition.id();
+            tracing::debug!(topic, partition, group, offsets = places.len(), ends, "past the retention of offsets");
+            env::sometimes!(ends, "a group ends with its last offset");
+            if ends {
+                // Decided at once; nobody waits for the answer.
+                drop(self.request(&group, Request::Delete));
+            }
+            if !places.is_empty() {
+                let offsets = places.into_iter().map(|place| (place, None)).collect();
+                work.push(Work::Expired(Commit { group, offsets, transaction: None }));
+            }
+        }
+        if more {
+            self.expire();
+        }
+        work
     }
 
     async fn run(self: Rc<Self>, mut queue: mpsc::UnboundedReceiver<Work>, loaded: oneshot::Sender<()>) {
@@ -356,16 +383,31 @@ impl Shard {
             return self.failed(error);
         }
         let _ = loaded.send(());
-        while let Some(first) = queue.recv().await {
+        let mut put_off = None;
+        loop {
+            let Some(first) = (match put_off.take() {
+                Some(work) => Some(work),
+                None => queue.recv().await,
+            }) else {
+                return;
+            };
             let mut work = Vec::new();
             let mut ended = None;
             let mut next = Some(first);
             while let Some(one) = next {
-                if let Work::Ended { producer_id, commit, at, done } = one {
-                    ended = Some((Input::Ended { producer_id, commit, at }, done));
-                    break;
+                match one {
+                    Work::Ended { producer_id, commit, at, done } => {
+                        ended = Some((Input::Ended { producer_id, commit, at }, done));
+                        break;
+                    }
+                    // It must see what is before it: that is appended first.
+                    Work::Expire if !work.is_empty() => {
+                        put_off = Some(one);
+                        break;
+                    }
+                    Work::Expire => work.extend(self.expired()),
+                    one => work.push(one),
                 }
-                work.push(one);
                 next = if work.len() < MAX_GROUP { queue.try_recv().ok() } else { None };
             }
             let mut endings: Vec<_> = Vec::new();
@@ -443,6 +485,13 @@ impl Shard {
                     at += len;
                     let _ = answer.send(base.err().unwrap_or_default());
                 }
+                Work::Expired(commit) => {
+                    let len = commit.offsets.len() as i64;
+                    if base.is_ok() {
+                        self.apply(inputs(commit, at, producer_id));
+                    }
+                    at += len;
+                }
                 Work::Groups(records) => {
                     at += records.len() as i64;
                     // After a gap in the log the rest of it may not be told either.
@@ -455,7 +504,7 @@ impl Shard {
                         self.release();
                     }
                 }
-                Work::Ended { .. } => {}
+                Work::Expire | Work::Ended { .. } => {}
             }
         }
     }
@@ -520,82 +569,9 @@ impl Shard {
         env::probe::probe(|| Probe::GroupsLoaded { coordinator, members: groups.assigned().collect() });
         *self.state.borrow_mut() = State { groups, offsets };
         self.stored.set(self.queued.get());
+        self.expiring.set(false);
         self.loaded.set(true);
         self.deadline_changed.notify_one();
         Ok(())
-    }
-}
-
-/// What is appended as one: a commit of a transaction, or anything else that comes together.
-struct Batch {
-    transaction: Option<InTransaction>,
-    work: Vec<Work>,
-    records: Vec<(Bytes, Option<Bytes>)>,
-}
-
-impl Batch {
-    /// In the order of the work.
-    fn of(work: Vec<Work>) -> Vec<Self> {
-        let mut batches: Vec<Self> = Vec::new();
-        let mut bytes = 0;
-        for one in work {
-            let transaction = match &one {
-                Work::Commit { commit, .. } => commit.transaction,
-                Work::Groups(_) | Work::Ended { .. } => None,
-            };
-            let records: Vec<_> = match &one {
-                Work::Commit { commit, .. } => {
-                    let record = |(place, value): &(Place, Option<Committed>)| {
-                        (
-                            records::offset::encode_key(&commit.group, place),
-                            value.as_ref().map(records::offset::encode_value),
-                        )
-                    };
-                    commit.offsets.iter().map(record).collect()
-                }
-                Work::Groups(records) => records.iter().map(GroupRecord::encode).collect(),
-                Work::Ended { .. } => Vec::new(),
-            };
-            let more: usize = records.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Bytes::len)).sum();
-            match batches.last_mut() {
-                Some(last)
-                    if transaction.is_none() && last.transaction.is_none() && bytes + more <= MAX_BATCH_BYTES =>
-                {
-                    bytes += more;
-                    last.records.extend(records);
-                    last.work.push(one);
-                }
-                _ => {
-                    bytes = more;
-                    batches.push(Self { transaction, work: vec![one], records });
-                }
-            }
-        }
-        batches
-    }
-
-    fn tells_of_groups(&self) -> bool {
-        self.work.iter().any(|one| matches!(one, Work::Groups(_)))
-    }
-
-    fn encode(&self) -> Bytes {
-        let builder = batch_of(self.records.iter().cloned(), env::clock::wall_ms());
-        match &self.transaction {
-            None => builder.build(),
-            Some(t) => builder.producer(t.producer.producer_id, t.producer.epoch, -1).transactional().build(),
-        }
-    }
-}
-
-fn inputs(commit: Commit, base: i64, producer_id: Option<i64>) -> Vec<Input> {
-    let Commit { group, offsets, .. } = commit;
-    let input = |(at, (place, committed))| input(at, producer_id, group.clone(), place, committed);
-    (base..).zip(offsets).map(input).collect()
-}
-
-fn input(at: i64, producer_id: Option<i64>, group: String, place: Place, committed: Option<Committed>) -> Input {
-    match producer_id {
-        None => Input::Committed { at, group, place, committed },
-        Some(producer_id) => Input::Pending { at, producer_id, group, place, committed },
     }
 }

@@ -71,6 +71,7 @@ fn error_codes(body: &ResponseBody, each: &mut dyn FnMut(i16)) {
             each(r.error_code);
             r.responses.iter().flat_map(|t| &t.partitions).for_each(|p| each(p.error_code));
         }
+        R::DeleteRecords(r) => r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| each(p.error_code)),
         R::ListOffsets(r) => r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| each(p.error_code)),
         R::Metadata(r) => r.topics.iter().for_each(|t| each(t.error_code)),
         R::OffsetCommit(r) => r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| each(p.error_code)),
@@ -160,7 +161,7 @@ fn error_codes(body: &ResponseBody, each: &mut dyn FnMut(i16)) {
         R::AllocateProducerIds(r) => each(r.error_code),
         R::AssignReplicasToDirs(r) => each(r.error_code),
         // Not served here.
-        R::DeleteRecords(_) | R::DescribeProducers(_) => {}
+        R::DescribeProducers(_) => {}
     }
 }
 

@@ -4,7 +4,7 @@
 //! to the controller. Everything else is done in order, one action after another, with a crash point before and after:
 //! `append`, `replicate`, `truncate`, `reset`, `roll`, `flush`, `publish`, `ack`, `isr`. What compaction and retention want
 //! done is done between two inputs of the machine: `clean.swap`, `clean.remove`, `clean.rename`, `clean.checkpoint`,
-//! `retain.delete`.
+//! `retain.delete`. What DeleteRecords wants done goes through the machine: `records.delete`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -66,6 +66,10 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<Position, ErrorCode>>,
     },
     SetSegmentBytes(u32),
+    DeleteRecords {
+        offset: Offset,
+        reply: oneshot::Sender<Result<Offset, ErrorCode>>,
+    },
     StartAt {
         offset: Offset,
         reply: oneshot::Sender<Result<Offset, ErrorCode>>,
@@ -128,6 +132,7 @@ pub(super) async fn open(
         failure: failure.clone(),
         appends: BTreeMap::new(),
         positions: BTreeMap::new(),
+        deletions: BTreeMap::new(),
         roles: VecDeque::new(),
         taken_roles: 0,
         next_token: 0,
@@ -176,6 +181,7 @@ struct Driver {
     failure: Failure,
     appends: BTreeMap<Token, oneshot::Sender<Result<Appended, ErrorCode>>>,
     positions: BTreeMap<Token, oneshot::Sender<Result<Position, ErrorCode>>>,
+    deletions: BTreeMap<Token, oneshot::Sender<Result<Offset, ErrorCode>>>,
     /// Who waits for a role to be in force, in order.
     roles: VecDeque<oneshot::Sender<()>>,
     /// How many of them the machine has been told.
@@ -252,19 +258,14 @@ impl Driver {
                 self.log.set_segment_bytes(segment_bytes);
                 return None;
             }
+            Command::DeleteRecords { offset, reply } => {
+                let token = self.token();
+                self.deletions.insert(token, reply);
+                Input::DeleteRecords { token, offset }
+            }
             Command::StartAt { offset, reply } => {
-                self.crash_point("retain.delete", When::Before).await;
-                let before = self.log.start_offset();
-                let moved = self.log.start_at(offset).await;
-                self.crash_point("retain.delete", When::After).await;
-                let start = self.log.start_offset();
-                if start > before {
-                    let TopicPartition { topic, partition, .. } = &*self.id;
-                    tracing::debug!(node = self.node, topic, partition, from = before, to = start, "log start moved");
-                    self.report(|| PartitionEvent::StartMoved { offset: start });
-                }
-                let input = self.done(moved, reply);
-                return input.or((start > before).then_some(Input::StartMoved(start)));
+                let (moved, input) = self.start_at("retain.delete", offset).await;
+                return self.done(moved, reply).or(input);
             }
             Command::Swap { cleaned, reply } => {
                 let swapped = self.swap(*cleaned).await;
@@ -302,6 +303,21 @@ impl Driver {
             }
             Command::Close => Input::Close,
         })
+    }
+
+    /// Lets the log begin at `offset`. Where it begins then, and what the machine is to know of it.
+    async fn start_at(&mut self, label: &'static str, offset: Offset) -> (Result<Offset, LogError>, Option<Input>) {
+        self.crash_point(label, When::Before).await;
+        let before = self.log.start_offset();
+        let moved = self.log.start_at(offset).await;
+        self.crash_point(label, When::After).await;
+        let start = self.log.start_offset();
+        if start > before {
+            let TopicPartition { topic, partition, .. } = &*self.id;
+            tracing::debug!(node = self.node, topic, partition, from = before, to = start, "log start moved");
+            self.report(|| PartitionEvent::StartMoved { offset: start });
+        }
+        (moved, (start > before).then_some(Input::StartMoved(start)))
     }
 
     /// Answers. The machine hears only of a log that cannot go on.
@@ -407,6 +423,18 @@ impl Driver {
                 };
                 return Some(Input::Truncated { token, log });
             }
+            Action::StartAt { token, offset } => {
+                let reply = self.deletions.remove(&token)?;
+                let (moved, input) = self.start_at("records.delete", offset).await;
+                // What was asked for, wherever the log begins by now.
+                return self.done(moved.map(|_| offset), reply).or(input);
+            }
+            Action::NotDeleted { token, error } => {
+                if let Some(reply) = self.deletions.remove(&token) {
+                    let _ = reply.send(Err(error));
+                }
+            }
+            Action::FollowerStartMoved => self.purgatory.start_moved(),
             Action::AlterIsr(ask) => self.alter_isr(ask),
             Action::RoleChanged => self.role_changed(),
             Action::Position { token, result } => {

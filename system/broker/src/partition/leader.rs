@@ -7,6 +7,7 @@
 //! | it does not move while the committed set is below `min.insync.replicas` | what is acknowledged must survive the eligible leader replicas (KIP-966, KAFKA-15583) |
 //! | a member counts with what it fetched from in *this* leader epoch | an older position may be about to be truncated |
 //! | a follower joins at or past the high watermark *and* the start of this leader epoch | it may still hold another leader's tail below (KAFKA-7128) |
+//! | ... and only once its log begins no earlier than the leader's | it was not waited for while it was fenced, and may lead next (KIP-107) |
 //! | ... and only with the broker epoch that the controller knows | a stale fetch of an earlier life proves nothing (KIP-903) |
 //! | one change at a time; after an answer that says "you are behind" nothing is asked before the image has caught up | |
 
@@ -45,6 +46,8 @@ pub struct Fetched {
     pub from: Offset,
     /// The leader's log end when it read for this fetch.
     pub end: Offset,
+    /// Where the follower's log begins, durably.
+    pub log_start: Offset,
 }
 
 /// Another replica.
@@ -52,6 +55,8 @@ pub struct Fetched {
 pub struct Remote {
     /// Where it last fetched from in this leader epoch.
     pub end: Option<Offset>,
+    /// Where its log begins, as of a fetch in this leader epoch.
+    pub log_start: Option<Offset>,
     pub broker_epoch: i64,
     eligible: bool,
     /// When it last had all that the leader had at that time.
@@ -134,6 +139,7 @@ impl Leader {
             let caught_up = self.isr.contains(&replica).then_some(now);
             self.remotes.entry(replica).or_insert(Remote {
                 end: None,
+                log_start: None,
                 broker_epoch: UNKNOWN_BROKER_EPOCH,
                 eligible: false,
                 caught_up,
@@ -180,6 +186,13 @@ impl Leader {
         Some(bound)
     }
 
+    /// The low watermark: what lies below is given up here, where the log begins at `log_start`, and on every replica that
+    /// `is_live` (KIP-107). `None` until each of these has fetched from this leader.
+    pub fn low_watermark(&self, log_start: Offset, is_live: impl Fn(i32) -> bool) -> Option<Offset> {
+        let live = self.remotes.iter().filter(|(replica, _)| is_live(**replica));
+        live.map(|(_, remote)| remote.log_start).chain([Some(log_start)]).min().flatten()
+    }
+
     fn keeps_up(&self, remote: &Remote, end: Offset, now: Instant) -> bool {
         remote.end == Some(end) || remote.caught_up.is_some_and(|at| now.saturating_since(at) <= self.lag_max)
     }
@@ -194,12 +207,19 @@ impl Leader {
         if fetch.broker_epoch > remote.broker_epoch {
             // Another life, and under the page cache perhaps another log.
             let caught_up = remote.caught_up;
-            *remote =
-                Remote { end: None, broker_epoch: fetch.broker_epoch, eligible: false, caught_up, last_fetch: None };
+            *remote = Remote {
+                end: None,
+                log_start: None,
+                broker_epoch: fetch.broker_epoch,
+                eligible: false,
+                caught_up,
+                last_fetch: None,
+            };
         }
         remote.eligible = fetch.eligible_epoch == Some(fetch.broker_epoch);
         // Within one life and one leader epoch a log only grows; a request that was overtaken changes nothing.
         remote.end = remote.end.max(Some(fetch.from));
+        remote.log_start = remote.log_start.max(Some(fetch.log_start));
         if fetch.from >= fetch.end {
             remote.caught_up = Some(now);
         } else if let Some((at, end)) = remote.last_fetch
@@ -211,12 +231,21 @@ impl Leader {
         true
     }
 
-    /// Takes the replica in, if it has all it must have.
-    pub fn maybe_expand(&mut self, replica: i32, high_watermark: Offset, now: Instant) -> Option<Ask> {
+    /// Takes the replica in, if it has all it must have, and has given up what it must have given up: this leader's log
+    /// begins at `log_start`.
+    pub fn maybe_expand(
+        &mut self,
+        replica: i32,
+        high_watermark: Offset,
+        log_start: Offset,
+        now: Instant,
+    ) -> Option<Ask> {
         let remote = self.remotes.get(&replica)?;
         let end = remote.end?;
         let in_sync = end >= high_watermark && end >= self.epoch_start;
-        if !in_sync || !remote.eligible || self.in_maximal_isr(replica) || !self.may_ask(now) {
+        let has_given_up = remote.log_start >= Some(log_start);
+        env::sometimes!(in_sync && !has_given_up, "partition: a follower has not given up what its leader has");
+        if !in_sync || !has_given_up || !remote.eligible || self.in_maximal_isr(replica) || !self.may_ask(now) {
             return None;
         }
         let mut isr = self.isr.clone();
@@ -314,7 +343,7 @@ mod tests {
     }
 
     fn fetch(replica: i32, from: Offset, end: Offset) -> Fetched {
-        Fetched { replica, broker_epoch: 20, eligible_epoch: Some(20), leader_epoch: 5, from, end }
+        Fetched { replica, broker_epoch: 20, eligible_epoch: Some(20), leader_epoch: 5, from, end, log_start: 0 }
     }
 
     fn committed(isr: &[i32], partition_epoch: i32) -> Result<IsrState, ErrorCode> {
@@ -335,12 +364,29 @@ mod tests {
     }
 
     #[test]
+    fn the_low_watermark_waits_for_every_live_replica_in_this_epoch() {
+        let mut l = leader(&[1, 2], 1, 10);
+        let all = |_| true;
+        assert_eq!(l.low_watermark(4, |_| false), Some(4), "nobody else lives");
+        assert_eq!(l.low_watermark(4, all), None, "nobody has fetched in this epoch");
+        l.fetched(&Fetched { log_start: 4, ..fetch(2, 8, 10) }, NOW);
+        assert_eq!((l.low_watermark(4, all), l.low_watermark(4, |r| r != 3)), (None, Some(4)));
+        l.fetched(&Fetched { log_start: 2, ..fetch(3, 5, 10) }, NOW);
+        assert_eq!(l.low_watermark(4, all), Some(2), "3 is no member, and waited for all the same");
+        l.fetched(&Fetched { log_start: 6, ..fetch(3, 9, 10) }, NOW);
+        l.fetched(&Fetched { log_start: 2, ..fetch(3, 5, 10) }, NOW);
+        assert_eq!(l.low_watermark(9, all), Some(4), "an overtaken request takes nothing back");
+        l.fetched(&Fetched { broker_epoch: 30, log_start: 1, ..fetch(2, 8, 10) }, NOW);
+        assert_eq!(l.low_watermark(9, all), Some(1), "another life, perhaps with another log");
+    }
+
+    #[test]
     fn below_min_insync_replicas_nothing_is_committed() {
         let mut l = leader(&[1], 2, 10);
         assert!(!l.has_enough());
         assert_eq!(l.bound(10, 10, NOW), None);
         l.fetched(&fetch(2, 10, 10), NOW);
-        let ask = l.maybe_expand(2, 10, NOW).unwrap();
+        let ask = l.maybe_expand(2, 10, 0, NOW).unwrap();
         assert_eq!((ask.partition_epoch, ask.isr.clone()), (7, vec![(1, -1), (2, 20)]));
         assert_eq!(l.bound(10, 10, NOW), None, "asked for is not committed");
         l.answered(ask.attempt, committed(&[1, 2], 8), NOW);
@@ -358,12 +404,12 @@ mod tests {
         let ask = l.maybe_shrink(12, later).unwrap();
         assert_eq!(ask.isr, [(1, -1)]);
         assert_eq!(l.bound(12, 12, later), Some(10), "2 is a member until the controller says otherwise");
-        assert_eq!(l.maybe_expand(3, 10, later), None, "one change at a time");
+        assert_eq!(l.maybe_expand(3, 10, 0, later), None, "one change at a time");
         let again = l.answered(ask.attempt, Err(ErrorCode::REQUEST_TIMED_OUT), later).unwrap();
         assert_eq!((again.attempt, again.after), (ask.attempt, ISR_BACKOFF));
         l.answered(ask.attempt, committed(&[1], 8), later);
         assert_eq!(l.bound(12, 12, later), Some(12), "and 3, which keeps up, has it too");
-        let ask = l.maybe_expand(3, 12, later).unwrap();
+        let ask = l.maybe_expand(3, 12, 0, later).unwrap();
         assert_eq!((ask.partition_epoch, ask.isr.len()), (8, 2));
         l.answered(ask.attempt, Err(ErrorCode::INVALID_UPDATE_VERSION), later);
         assert_eq!(l.maybe_shrink(12, later + LAG), None, "until the image has caught up");
@@ -378,16 +424,17 @@ mod tests {
     fn a_follower_joins_only_past_the_start_of_the_epoch_and_in_its_present_life() {
         let mut l = leader(&[1], 1, 10);
         l.fetched(&fetch(2, 9, 10), NOW);
-        assert_eq!(l.maybe_expand(2, 5, NOW), None, "past the high watermark, before the epoch's start");
+        assert_eq!(l.maybe_expand(2, 5, 0, NOW), None, "past the high watermark, before the epoch's start");
         l.fetched(&Fetched { eligible_epoch: Some(21), ..fetch(2, 10, 10) }, NOW);
-        assert_eq!(l.maybe_expand(2, 5, NOW), None, "a fetch of an earlier life");
+        assert_eq!(l.maybe_expand(2, 5, 0, NOW), None, "a fetch of an earlier life");
         l.fetched(&Fetched { eligible_epoch: None, ..fetch(2, 10, 10) }, NOW);
-        assert_eq!(l.maybe_expand(2, 5, NOW), None, "fenced");
+        assert_eq!(l.maybe_expand(2, 5, 0, NOW), None, "fenced");
         l.fetched(&fetch(2, 10, 10), NOW);
-        let ask = l.maybe_expand(2, 5, NOW).unwrap();
+        assert_eq!(l.maybe_expand(2, 5, 1, NOW), None, "it has what the leader has given up");
+        let ask = l.maybe_expand(2, 5, 0, NOW).unwrap();
         l.answered(ask.attempt, Err(ErrorCode::INELIGIBLE_REPLICA), NOW);
-        assert_eq!(l.maybe_expand(2, 5, NOW), None, "not at once again");
-        assert!(l.maybe_expand(2, 5, NOW + ISR_BACKOFF).is_some());
+        assert_eq!(l.maybe_expand(2, 5, 0, NOW), None, "not at once again");
+        assert!(l.maybe_expand(2, 5, 0, NOW + ISR_BACKOFF).is_some());
         let mut l = leader(&[1], 1, 10);
         l.fetched(&Fetched { broker_epoch: 30, eligible_epoch: Some(30), ..fetch(2, 4, 10) }, NOW);
         assert!(!l.fetched(&fetch(2, 10, 10), NOW), "the earlier life comes late");

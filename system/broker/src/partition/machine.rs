@@ -31,7 +31,9 @@ use log::{LeaderEpochs, Offset, TxnChange};
 use protocol::ErrorCode;
 
 use super::leader::{Leader, Leadership};
-pub use super::messages::{Action, Asked, Bounds, Following, Input, Outcome, Position, Settings, Start, Token, Work};
+pub use super::messages::{
+    Action, Asked, Bounds, Following, HIGH_WATERMARK, Input, Outcome, Position, Settings, Start, Token, Work,
+};
 use super::{Acks, Appended};
 use crate::config::Flush;
 
@@ -156,6 +158,11 @@ impl Machine {
         self.end
     }
 
+    /// Where the log begins, also after the worst crash.
+    pub fn log_start_offset(&self) -> Offset {
+        self.log_start
+    }
+
     /// Of the present role; -1 before there is any.
     pub fn leader_epoch(&self) -> i32 {
         match &self.role {
@@ -219,6 +226,10 @@ impl Machine {
             Input::Reset { token, leader_epoch, offset } => {
                 self.queue.push_back(Queued::Reset { token, leader_epoch, offset });
             }
+            Input::DeleteRecords { token, offset } => actions.push(match self.may_delete(offset) {
+                Ok(offset) => Action::StartAt { token, offset },
+                Err(error) => Action::NotDeleted { token, error },
+            }),
             Input::StartMoved(offset) => {
                 assert!(offset <= self.high_watermark, "log start {offset} past {}", self.high_watermark);
                 self.log_start = self.log_start.max(offset);
@@ -227,14 +238,18 @@ impl Machine {
             Input::Appended { token, outcome } => self.appended(token, outcome, now, &mut actions),
             Input::Truncated { token, log } => self.truncated(token, log, now, &mut actions),
             Input::Fetched(fetch) => {
+                let begins = |leader: &Leader| leader.remotes().get(&fetch.replica).and_then(|r| r.log_start);
                 if let Role::Leader(leader) = &mut self.role
+                    && let known = begins(leader)
                     && leader.fetched(&fetch, now)
                 {
+                    actions.extend((begins(leader) != known).then_some(Action::FollowerStartMoved));
                     // The bound first: a follower that joins must have what was committed without it.
                     self.advance(now, &mut actions);
-                    let high_watermark = self.high_watermark;
+                    let (high_watermark, log_start) = (self.high_watermark, self.log_start);
                     let Role::Leader(leader) = &mut self.role else { unreachable!("the role does not change here") };
-                    actions.extend(leader.maybe_expand(fetch.replica, high_watermark, now).map(Action::AlterIsr));
+                    let ask = leader.maybe_expand(fetch.replica, high_watermark, log_start, now);
+                    actions.extend(ask.map(Action::AlterIsr));
                 }
             }
             Input::IsrAnswered { attempt, result } => {
@@ -355,6 +370,25 @@ impl Machine {
                 self.queued_bytes += work.bytes();
                 self.queue.push_back(Queued::Append { token, work, acks });
             }
+        }
+    }
+
+    /// Where the log is to begin for a DeleteRecords: only what is committed is given up (`Partition.deleteRecordsOnLeader`).
+    fn may_delete(&self, offset: Offset) -> Result<Offset, ErrorCode> {
+        if self.stopped {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        let Some(leader) = self.leader() else { return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) };
+        match offset {
+            HIGH_WATERMARK => Ok(self.high_watermark),
+            offset if offset < 0 => Err(ErrorCode::OFFSET_OUT_OF_RANGE),
+            offset if offset <= self.high_watermark => Ok(offset),
+            // A new leader may know an older high watermark than who asks has seen (KIP-207): it is not out of range yet.
+            offset if offset <= self.end && self.high_watermark < leader.epoch_start => {
+                env::sometimes!(true, "partition: records to delete that a new leader does not know to be committed");
+                Err(ErrorCode::OFFSET_NOT_AVAILABLE)
+            }
+            _ => Err(ErrorCode::OFFSET_OUT_OF_RANGE),
         }
     }
 

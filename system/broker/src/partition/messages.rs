@@ -16,6 +16,9 @@ use crate::config::Flush;
 /// Names an append from its arrival to its reply.
 pub type Token = u64;
 
+/// In the place of an offset to delete records before: the high watermark, whatever it is.
+pub const HIGH_WATERMARK: Offset = -1;
+
 /// A moment of a leadership after which the coordinator of a transaction was asked whether it is ongoing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -119,6 +122,11 @@ pub enum Input {
     },
     /// Time to look for members that do not keep up.
     Tick,
+    /// Give up what lies below `offset`, or below the high watermark if it is [`HIGH_WATERMARK`] (DeleteRecords, KIP-107).
+    DeleteRecords {
+        token: Token,
+        offset: Offset,
+    },
     /// The log begins at this offset from now on; what was below is gone.
     StartMoved(Offset),
     /// The log failed outside of what this machine asked of it.
@@ -165,6 +173,19 @@ pub enum Action {
         token: Token,
         result: Result<Position, ErrorCode>,
     },
+    /// Let the log begin at `offset`, durably, tell of it with [`Input::StartMoved`], and answer
+    /// [`Input::DeleteRecords`] with that offset.
+    StartAt {
+        token: Token,
+        offset: Offset,
+    },
+    /// Nothing is given up: the answer to [`Input::DeleteRecords`].
+    NotDeleted {
+        token: Token,
+        error: ErrorCode,
+    },
+    /// A follower's log begins elsewhere than this leader knew: whoever waits for the low watermark looks again.
+    FollowerStartMoved,
     /// Ask the controller for this in-sync set.
     AlterIsr(Ask),
     /// The role changed: tell whoever waits for the earlier one.

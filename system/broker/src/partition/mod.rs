@@ -48,6 +48,7 @@ use crate::purgatory::{Purgatory, Readable};
 use driver::Command;
 use isr::AlterPartition;
 use leader::{Fetched, Leadership};
+pub use machine::HIGH_WATERMARK;
 use machine::{Asked, Bounds, Following, Machine, Position, Work};
 
 /// A partition of a topic.
@@ -310,6 +311,27 @@ impl Partition {
         let _ = self.0.commands.send(Command::SetSegmentBytes(segment_bytes));
     }
 
+    /// As the leader: gives up what lies below `offset`, or below the high watermark if it is [`HIGH_WATERMARK`]. The offset
+    /// that this was, once it is durable here; other replicas follow with their fetches, see [`Partition::low_watermark`].
+    pub async fn delete_records(&self, offset: Offset) -> Result<Offset, ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.0.commands.send(Command::DeleteRecords { offset, reply });
+        answer.await.unwrap_or(Err(ErrorCode::KAFKA_STORAGE_ERROR))
+    }
+
+    /// As the leader: what lies below is given up here and on every other replica that `is_live`, durably. `None` if one
+    /// of them has not fetched from this leader yet.
+    pub fn low_watermark(&self, is_live: impl Fn(i32) -> bool) -> Result<Option<Offset>, ErrorCode> {
+        let machine = self.0.machine.borrow();
+        let leader = machine.leader().filter(|_| !self.is_closed()).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
+        Ok(leader.low_watermark(machine.log_start_offset(), is_live))
+    }
+
+    /// Ready once a replica's log begins elsewhere, or the role changes, after this call.
+    pub fn low_watermark_moves(&self) -> impl Future<Output = ()> + '_ {
+        self.0.purgatory.start_moves()
+    }
+
     /// Lets the log begin at `offset`, or at the high watermark if that is lower. Where it begins then.
     pub async fn start_at(&self, offset: Offset) -> Result<Offset, ErrorCode> {
         let (reply, answer) = oneshot::channel();
@@ -386,11 +408,11 @@ impl Partition {
 
     /// The bounds, and no records.
     pub(crate) fn nothing(&self) -> FetchData {
-        let Bounds { high_watermark, last_stable_offset, .. } = self.0.purgatory.bounds();
+        let Bounds { high_watermark, .. } = self.0.purgatory.bounds();
         FetchData {
             records: Bytes::new(),
             high_watermark,
-            last_stable_offset,
+            last_stable_offset: self.last_stable_offset(),
             log_start_offset: self.log_start_offset(),
             aborted: Vec::new(),
             log_end: self.log_end_offset(),
@@ -443,9 +465,11 @@ impl Partition {
         self.0.purgatory.bounds().high_watermark
     }
 
-    /// First offset of the oldest open transaction, or the high watermark: read_committed sees what is below.
+    /// First offset of the oldest open transaction, or the high watermark: read_committed sees what is below. Not below the
+    /// log's start, which may have passed the beginning of the transaction (DeleteRecords): nobody can read from there.
     pub fn last_stable_offset(&self) -> Offset {
-        self.0.purgatory.bounds().last_stable_offset
+        let Bounds { high_watermark, last_stable_offset, .. } = self.0.purgatory.bounds();
+        last_stable_offset.max(self.log_start_offset().min(high_watermark))
     }
 
     /// The exclusive bound of what a reader sees.
@@ -463,6 +487,11 @@ impl Partition {
 
     pub fn log_start_offset(&self) -> Offset {
         self.0.reader.start_offset()
+    }
+
+    /// Where the log begins also after the worst crash.
+    pub fn secured_start_offset(&self) -> Offset {
+        self.0.machine.borrow().log_start_offset()
     }
 
     /// (timestamp, offset) of the first record that a reader sees with a timestamp of at least `timestamp`

@@ -199,7 +199,7 @@ impl Task {
         let peer = self.peer(&context)?;
         let mut topics: BTreeMap<Uuid, Vec<FetchPartition>> = BTreeMap::new();
         for a in asked {
-            let log_start = a.partition.log_start_offset();
+            let log_start = a.partition.secured_start_offset();
             let partition = FetchPartition::default()
                 .with_partition(a.key.1)
                 .with_current_leader_epoch(a.leader_epoch)

@@ -11,7 +11,7 @@ use protocol::ErrorCode;
 use protocol::batch::Compression;
 use streamproof_client::{
     Admin, Client, ClientConfig, CommittedOffset, Completion, Consumer, ConsumerConfig, Isolation, NewTopic,
-    OffsetSpec, Outcome, Producer, ProducerConfig, Remedy, TopicPartition,
+    OffsetSpec, OutOfRange, Outcome, Producer, ProducerConfig, Remedy, TopicPartition,
 };
 
 use super::{read_to, record, text};
@@ -60,7 +60,9 @@ async fn values_if(client: &Client, isolation: Isolation, partition: i32, open: 
         env::time::sleep(Duration::from_millis(20)).await;
     };
     let ends = ends.into_iter().map(|(tp, end)| (tp, end.unwrap())).collect();
-    let consumer = Consumer::new(client.clone(), ConsumerConfig { isolation, ..ConsumerConfig::default() });
+    let out_of_range = OutOfRange::Earliest;
+    let config = ConsumerConfig { isolation, out_of_range, ..ConsumerConfig::default() };
+    let consumer = Consumer::new(client.clone(), config);
     let found = read_to(&consumer, &ends).await;
     found.get(&tp(partition)).map(|records| records.iter().map(text).collect()).unwrap_or_default()
 }
@@ -88,6 +90,53 @@ fn every_codec_there_and_back() {
             let one: Vec<_> = (0..200).filter(|n| n % 2 == partition).map(|n| n.to_string()).collect();
             assert_eq!(values(&client, Isolation::ReadCommitted, partition).await, vec![one; 5].concat());
         }
+        broker.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn records_are_given_up_also_those_of_an_open_transaction() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = start(dir.path(), 0).await;
+        let client = client(broker.local_addr().port());
+        with_topic(&client, 2).await;
+        let plain = Producer::new(client.clone(), ProducerConfig::default());
+        for n in 0..10 {
+            plain.send("t", 0, record(n)).await.await.unwrap();
+        }
+        let admin = Admin::new(client.clone());
+        let delete = async |before: &[(i32, i64)]| {
+            let before = before.iter().map(|(p, offset)| (tp(*p), *offset)).collect();
+            admin.delete_records(&before).await.unwrap()
+        };
+        let answers = delete(&[(0, 4), (1, 1)]).await;
+        assert_eq!(answers, BTreeMap::from([(tp(0), Ok(4)), (tp(1), Err(ErrorCode::OFFSET_OUT_OF_RANGE))]));
+        let left: Vec<_> = (4..10).map(|n| n.to_string()).collect();
+        assert_eq!(values(&client, Isolation::ReadUncommitted, 0).await, left);
+
+        let producer = Producer::new(client.clone(), ProducerConfig::transactional("tx"));
+        producer.init_transactions(false).await.unwrap();
+        producer.begin().unwrap();
+        for n in 10..13 {
+            producer.send("t", 0, record(n)).await.await.unwrap();
+        }
+        assert_eq!(delete(&[(0, -1)]).await, BTreeMap::from([(tp(0), Ok(13))]));
+        let offset = async |spec, isolation| admin.list_offsets(&[tp(0)], spec, isolation).await.unwrap()[&tp(0)];
+        assert_eq!(offset(OffsetSpec::Earliest, Isolation::ReadCommitted).await, Some(13));
+        assert_eq!(offset(OffsetSpec::Latest, Isolation::ReadCommitted).await, Some(13), "not before the log begins");
+        producer.send("t", 0, record(13)).await.await.unwrap();
+        assert_eq!(values_if(&client, Isolation::ReadCommitted, 0, true).await, Vec::<String>::new());
+        producer.commit().await.unwrap();
+        assert_eq!(values(&client, Isolation::ReadCommitted, 0).await, ["13"]);
+        broker.shutdown().await.unwrap();
+
+        let broker = start(dir.path(), 0).await;
+        let client = self::client(broker.local_addr().port());
+        assert_eq!(values(&client, Isolation::ReadCommitted, 0).await, ["13"]);
+        let admin = Admin::new(client.clone());
+        let earliest = admin.list_offsets(&[tp(0)], OffsetSpec::Earliest, Isolation::ReadCommitted).await.unwrap();
+        assert_eq!(earliest[&tp(0)], Some(13));
         broker.shutdown().await.unwrap();
     });
 }

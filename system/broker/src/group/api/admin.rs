@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use protocol::consumer_protocol::Subscription;
 use protocol::messages::delete_groups_response::DeletableGroupResult;
 use protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use protocol::messages::list_groups_response::ListedGroup;
@@ -17,15 +16,13 @@ use protocol::{ErrorCode, str_bytes};
 
 use crate::context::Context;
 use crate::group::classic;
-use crate::group::machine::Group;
+use crate::group::machine::{CONSUMER, Group};
 use crate::group::offsets::Place;
 
 /// An unknown group is an error of its own from this version on; before, it is one that is dead.
 const NOT_FOUND: i16 = 6;
 /// "Not asked for".
 const NO_OPERATIONS: i32 = i32::MIN;
-/// The protocol type of groups whose metadata says what topics they read.
-const CONSUMER: &str = "consumer";
 
 pub(crate) async fn describe(
     context: &Rc<Context>,
@@ -136,23 +133,6 @@ pub(crate) async fn delete(context: &Rc<Context>, request: DeleteGroupsRequest) 
     DeleteGroupsResponse::default().with_results(results)
 }
 
-/// The topics that members of the group read; `None` if the group does not say.
-fn read_by(group: &Group) -> Option<BTreeSet<String>> {
-    match group {
-        Group::Consumer(g) => Some(g.members().values().flat_map(|m| m.metadata.topics.iter().cloned()).collect()),
-        Group::Classic(g) if g.is_empty() => Some(BTreeSet::new()),
-        Group::Classic(g) if g.protocol_type() == Some(CONSUMER) => {
-            let protocol = g.protocol()?;
-            let mut topics = BTreeSet::new();
-            for m in g.members().values() {
-                topics.extend(Subscription::decode(m.metadata(protocol)).ok()?.topics);
-            }
-            Some(topics)
-        }
-        Group::Classic(_) => None,
-    }
-}
-
 pub(crate) async fn delete_offsets(context: &Rc<Context>, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let response = OffsetDeleteResponse::default();
     let group = request.group_id.as_str();
@@ -168,7 +148,7 @@ pub(crate) async fn delete_offsets(context: &Rc<Context>, request: OffsetDeleteR
                 match groups.group(group) {
                     None if known.is_empty() => return Err(ErrorCode::GROUP_ID_NOT_FOUND),
                     None => {}
-                    Some(g) => subscribed = read_by(g).ok_or(ErrorCode::NON_EMPTY_GROUP)?,
+                    Some(g) => subscribed = g.subscribed_topics().ok_or(ErrorCode::NON_EMPTY_GROUP)?,
                 }
                 let asked = request.topics.iter().flat_map(|t| {
                     t.partitions.iter().map(|p| -> Place { (t.name.as_str().to_owned(), p.partition_index) })

@@ -183,6 +183,8 @@ pub struct Group {
     initial: Option<InitialWait>,
     /// A record of it is in the log, or on its way.
     stored: bool,
+    /// Of that record, wall clock; `None` if it does not say.
+    stored_ms: Option<i64>,
 }
 
 impl Group {
@@ -200,6 +202,7 @@ impl Group {
             unsynced: BTreeSet::new(),
             initial: None,
             stored: false,
+            stored_ms: None,
         }
     }
 
@@ -208,6 +211,7 @@ impl Group {
         group.protocol_type = Some(stored.protocol_type).filter(|t| !t.is_empty());
         group.protocol = stored.protocol;
         group.leader = stored.leader;
+        group.stored_ms = Some(stored.state_timestamp_ms).filter(|ms| *ms >= 0);
         group.state = if stored.members.is_empty() { State::Empty } else { State::Stable };
         for m in stored.members {
             if let Some(instance) = &m.instance_id {
@@ -257,6 +261,11 @@ impl Group {
 
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
+    }
+
+    /// Since when it has been Empty, by the wall clock, if it is and its record says so.
+    pub fn empty_since_ms(&self) -> Option<i64> {
+        self.stored_ms.filter(|_| self.state == State::Empty)
     }
 
     /// Nothing would be lost with it.
@@ -338,7 +347,7 @@ impl Group {
             state_timestamp_ms: cx.wall_ms,
             members: self.members.iter().map(member).collect(),
         };
-        self.stored = true;
+        (self.stored, self.stored_ms) = (true, Some(cx.wall_ms));
         cx.persist(GroupRecord::Classic { group: cx.group.to_owned(), value: Some(stored) });
     }
 }
