@@ -75,6 +75,7 @@ pub(super) fn rebalance(plan: &mut Plan) {
     }
     unheard(plan);
     at_steps(plan);
+    at_joins(plan);
 }
 
 /// Members that die, stand still or are cut off at the steps of a round, or at a commit. Between JoinGroup and SyncGroup the
@@ -110,6 +111,51 @@ fn at_steps(plan: &mut Plan) {
             _ => Action::Crash { node, restart_after_ms: rng.range(300, 6_000) },
         };
         strike(plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
+    }
+}
+
+/// A member that was there before misses what a newcomer brings about: it is cut off before it asks for its part, and owns
+/// by the generation before; or what it commits comes late, and finds the next generation (KAFKA-13419, KAFKA-9823).
+fn at_joins(plan: &mut Plan) {
+    let mut rng = stream(plan, "joins", &[]);
+    let joins: Vec<(u64, u32)> = plan
+        .clients
+        .iter()
+        .filter_map(|c| Some((c, member(c)?)))
+        .flat_map(|(c, m)| {
+            let newcomer = m.protocol != GroupProtocol::Consumer && m.stays.iter().all(|s| s.until_ms.is_some());
+            m.stays.iter().filter(move |_| newcomer).map(|s| (s.from_ms, c.id))
+        })
+        .filter(|(ms, _)| *ms < 11_000)
+        .collect();
+    for (ms, newcomer) in joins {
+        if !rng.chance(2, 3) {
+            continue;
+        }
+        let group = |id: u32| plan.clients.iter().find(|c| c.id == id).and_then(member).map(|m| &m.group);
+        let there =
+            plan.clients.iter().filter(|c| c.id != newcomer && is_there(c, ms) && group(c.id) == group(newcomer));
+        let there: Vec<u32> = there.map(|c| c.id).collect();
+        if there.is_empty() {
+            continue;
+        }
+        let node = Target::Node(NodeName::new(Role::Client, *rng.choose(&there)));
+        let request_ms = plan.knobs.client.request_timeout_ms;
+        if rng.chance(1, 2) {
+            let (label, when) = ("sync".to_owned(), When::Before);
+            let point = CrashPoint { node, label, when, partition: None, nth: 1, after_ms: ms.saturating_sub(50) };
+            let action = Action::Isolate { node, for_ms: request_ms + rng.range(50, 800) };
+            strike(plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
+        } else {
+            let action = Action::Straggle {
+                from: node,
+                to: Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 }),
+                per_million: rng.range(200_000, 500_000) as u32,
+                up_to_ms: request_ms + rng.range(300, 2_000),
+                for_ms: rng.range(400, 1_000),
+            };
+            strike(plan, Family::Duplicates, Trigger::At { ms: ms.saturating_sub(rng.range(0, 400)) }, action);
+        }
     }
 }
 

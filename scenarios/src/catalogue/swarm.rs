@@ -18,16 +18,16 @@ use crate::plan::{Family, Flush, Plan};
 /// there seldom comes often, such as a round of a group that somebody misses, or elections in which nothing is written.
 const STORIES: &[(u64, &Entry)] = &[
     (1, &leader_failover::ENTRY),
-    (2, &network_partition::ENTRY),
+    (3, &network_partition::ENTRY),
     (1, &rolling_restart::ENTRY),
     (1, &correlated_power_loss::ENTRY),
     (3, &truncation::ENTRY),
-    (3, &unclean_election::ENTRY),
+    (4, &unclean_election::ENTRY),
     (1, &compaction::ENTRY),
     (1, &coordinator_crash::ENTRY),
     (1, &zombie_producer::ENTRY),
     (1, &hanging_transaction::ENTRY),
-    (2, &late_messages::ENTRY),
+    (3, &late_messages::ENTRY),
     (4, &rebalance_storm::ENTRY),
 ];
 

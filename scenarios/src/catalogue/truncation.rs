@@ -4,7 +4,7 @@
 
 use super::{CLUSTER_PROPERTIES, Entry};
 use crate::generate::{Families, Mix, broker_node, cluster_of, side_of, stream, strike, workload_partition};
-use crate::plan::{Action, CrashPoint, Family, Plan, Role, Target, Trigger, When};
+use crate::plan::{Action, CrashPoint, Family, Partition, Plan, Role, Target, Trigger, When};
 
 pub const ENTRY: Entry = Entry {
     name: "truncation",
@@ -17,6 +17,9 @@ pub const ENTRY: Entry = Entry {
     rare: &[],
     generate: Some(generate),
 };
+
+/// Nothing strikes later than this.
+const LAST_MS: u64 = 11_000;
 
 fn generate(seed: u64, families: &Families) -> Plan {
     // Of five, a leader and one that follows it can be on the side that is no majority: with several partitions, of most
@@ -36,54 +39,56 @@ pub(super) fn diverge(plan: &mut Plan) {
     let mut rng = stream(plan, ENTRY.name, &[]);
     let mut ms = rng.range(300, 2_000);
     while ms < 9_500 {
-        let leader = Target::Leader(workload_partition(plan, &mut rng));
-        let mut nodes = side_of(plan, &mut rng, leader, |role| role == Role::Client);
-        let for_ms = rng.range(1_500, 4_500);
-        // Of one that is there too, what it has in common with its leader is cut away from that one alone, if it is back
-        // later: it has missed the epoch in between, and perhaps finds the same leader again (KAFKA-7164).
-        if plan.topology.brokers > 3 && rng.chance(2, 3) {
-            let other = Target::Node(broker_node(plan, &mut rng));
-            nodes.push(other);
-            let longer = Action::Isolate { node: other, for_ms: rng.range(1_000, 3_500) };
-            strike(plan, Family::Net, Trigger::At { ms: (ms + for_ms - 300).min(11_000) }, longer);
-            let action = Action::Crash { node: leader, restart_after_ms: rng.range(500, 2_500) };
-            strike(
-                plan,
-                Family::Process,
-                Trigger::At { ms: (ms + for_ms + rng.range(400, 1_800)).min(11_000) },
-                action,
-            );
-        }
-        let split = Action::Split { nodes, for_ms };
-        strike(plan, Family::Net, Trigger::At { ms }, split);
-        // Whoever is about to cut its log does not come to it, and its leader dies before anything else is heard of it.
-        if rng.chance(1, 2) {
-            let node = Target::Role(Role::Broker);
-            let (label, when) = ("truncate".to_owned(), When::Before);
-            let point = CrashPoint { node, label, when, partition: None, nth: 1, after_ms: ms };
-            let action = match rng.chance(1, 2) {
-                true => Action::Pause { node, for_ms: rng.range(500, 3_000) },
-                false => Action::Isolate { node, for_ms: rng.range(500, 3_000) },
-            };
-            strike(plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
-            let action = Action::Crash { node: leader, restart_after_ms: rng.range(500, 3_000) };
-            strike(
-                plan,
-                Family::Process,
-                Trigger::At { ms: (ms + for_ms + rng.range(100, 1_000)).min(11_000) },
-                action,
-            );
-        }
-        // The next leader dies young, perhaps without having written anything.
-        for _ in 0..rng.range(0, 2) {
-            let ms = (ms + rng.range(500, for_ms)).min(11_000);
-            let node = match rng.chance(2, 3) {
-                true => Target::Leader(workload_partition(plan, &mut rng)),
-                false => Target::Follower(workload_partition(plan, &mut rng)),
-            };
-            let action = Action::Crash { node, restart_after_ms: rng.range(100, 2_000) };
-            strike(plan, Family::Process, Trigger::At { ms }, action);
-        }
-        ms += for_ms + rng.range(100, 2_000);
+        let partition = workload_partition(plan, &mut rng);
+        ms = match plan.topology.brokers > 3 && rng.chance(2, 3) {
+            true => with_a_follower(plan, &mut rng, partition, ms),
+            false => alone(plan, &mut rng, partition, ms),
+        };
+        ms += rng.range(100, 2_000);
     }
+}
+
+/// A leader is cut off. The next one dies young, perhaps without having written anything. When it is over.
+fn alone(plan: &mut Plan, rng: &mut seed::Rng, partition: Partition, ms: u64) -> u64 {
+    let leader = Target::Leader(partition);
+    let for_ms = rng.range(1_500, 4_500);
+    let nodes = side_of(plan, rng, leader, |role| role == Role::Client);
+    strike(plan, Family::Net, Trigger::At { ms }, Action::Split { nodes, for_ms });
+    for _ in 0..rng.range(0, 2) {
+        let ms = (ms + rng.range(500, for_ms)).min(LAST_MS);
+        let at = workload_partition(plan, rng);
+        let node = if rng.chance(2, 3) { Target::Leader(at) } else { Target::Follower(at) };
+        let action = Action::Crash { node, restart_after_ms: rng.range(100, 2_000) };
+        strike(plan, Family::Process, Trigger::At { ms }, action);
+    }
+    // Whoever is about to cut its log does not come to it, and its leader dies before anything else is heard of it.
+    if rng.chance(1, 2) {
+        let node = Target::Role(Role::Broker);
+        let (label, when) = ("truncate".to_owned(), When::Before);
+        let point = CrashPoint { node, label, when, partition: None, nth: 1, after_ms: ms };
+        let action = match rng.chance(1, 2) {
+            true => Action::Pause { node, for_ms: rng.range(500, 3_000) },
+            false => Action::Isolate { node, for_ms: rng.range(500, 3_000) },
+        };
+        strike(plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
+        let action = Action::Crash { node: leader, restart_after_ms: rng.range(500, 3_000) };
+        let ms = (ms + for_ms + rng.range(100, 1_000)).min(LAST_MS);
+        strike(plan, Family::Process, Trigger::At { ms }, action);
+    }
+    ms + for_ms
+}
+
+/// A leader is cut off together with one that follows it. What they alone have is cut away from the leader first: it is
+/// back in time to lead again, while the other has missed the epoch in between and finds the leader that it had
+/// (KAFKA-7164). When it is over.
+fn with_a_follower(plan: &mut Plan, rng: &mut seed::Rng, partition: Partition, ms: u64) -> u64 {
+    let knobs = &plan.knobs.broker;
+    let (for_ms, returns_ms) = (knobs.session_timeout_ms + rng.range(800, 2_000), knobs.leader_rebalance_ms.min(3_000));
+    let other = Target::Node(broker_node(plan, rng));
+    let mut nodes = side_of(plan, rng, Target::Leader(partition), |role| role == Role::Client);
+    nodes.push(other);
+    strike(plan, Family::Net, Trigger::At { ms }, Action::Split { nodes, for_ms });
+    let longer = Action::Isolate { node: other, for_ms: 500 + returns_ms + rng.range(800, 2_500) };
+    strike(plan, Family::Net, Trigger::At { ms: (ms + for_ms - 500).min(LAST_MS) }, longer);
+    ms + for_ms + returns_ms + 1_500
 }
