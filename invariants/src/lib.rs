@@ -204,10 +204,10 @@ mod tests {
     }
 
     /// Where a log begins is what the final reads and the disks say: whatever is below was given up, by retention or by
-    /// DeleteRecords (KIP-107), and is no loss.
+    /// DeleteRecords (KIP-107), and is no loss. (The processor's own input must be there whole for the model to judge it.)
     #[test]
     fn what_a_log_has_given_up_is_no_loss() {
-        for history in [fixture::broker(), fixture::cluster(), fixture::streams()] {
+        for history in [fixture::broker(), fixture::cluster()] {
             let ends: std::collections::BTreeMap<_, _> =
                 history.logs.iter().map(|log| ((log.topic.clone(), log.partition), log.log_end_offset)).collect();
             for quarters in 1..=4 {
@@ -220,7 +220,7 @@ mod tests {
                 let broken: Vec<_> = check_all(&history)
                     .into_iter()
                     .filter(|(_, verdict)| !verdict.violations().is_empty())
-                    .map(|(property, verdict)| (property.name, verdict.violations()[0].to_string()))
+                    .map(|(property, verdict)| (property.name, format!("{:?}", verdict.violations()[0])))
                     .collect();
                 assert!(broken.is_empty(), "{quarters} quarters: {broken:#?}");
             }

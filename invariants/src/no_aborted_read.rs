@@ -101,11 +101,12 @@ fn judge(
             _ => {}
         }
     }
-    // What a compacted topic has no longer was there once.
+    // What a compacted topic has no longer, or what lies before the log's start, was there once.
     if context.compaction().is_compacted(&raw.log.topic) {
         return;
     }
-    if let Some(offset) = offsets.iter().find(|o| raw.log.records.binary_search_by_key(*o, |r| r.offset).is_err()) {
+    let mut kept = offsets.iter().filter(|o| **o >= raw.log.log_start_offset);
+    if let Some(offset) = kept.find(|o| raw.log.records.binary_search_by_key(*o, |r| r.offset).is_err()) {
         let witness = at(*offset).expected("a record in the log").found("none");
         found.add(None, "read_committed returns a record that the log has not", witness);
     }

@@ -32,7 +32,9 @@ struct Group<'a> {
     generation: Option<(i32, &'a [MemberAssignment], &'a Observation)>,
     /// KIP-848: each member's epoch and partitions, those that it has still to give up included.
     members: BTreeMap<&'a str, (i32, BTreeSet<&'a TopicPartition>)>,
-    /// By generation, as members said.
+    /// Classic: who is a member of each durable generation.
+    durable: BTreeMap<i32, BTreeSet<&'a str>>,
+    /// By generation, as its members said.
     told: BTreeMap<i32, BTreeMap<&'a TopicPartition, &'a str>>,
 }
 
@@ -169,6 +171,7 @@ impl<'a> Group<'a> {
             }
             _ => {}
         }
+        self.durable.entry(generation).or_default().extend(members.iter().map(|m| m.member.as_str()));
         if self.generation.is_none_or(|(was, ..)| was <= generation) {
             self.generation = Some((generation, members, seen));
         }
@@ -225,6 +228,12 @@ impl<'a> Group<'a> {
         partitions: &'a [TopicPartition],
         found: &mut Violations,
     ) {
+        // 1. A member is given a partition, and asks where to begin. 2. A new round begins; JoinGroup's answer names its
+        // generation. 3. Now the member says what it has, by that number. 4. The round never ends, since its coordinator
+        // dies, and the next coordinator's round has the same number: it is another generation, without that member.
+        if !self.durable.get(&generation).is_some_and(|members| members.contains(member)) {
+            return;
+        }
         let owners = self.told.entry(generation).or_default();
         for partition in partitions {
             let first = *owners.entry(partition).or_insert(member);
@@ -335,6 +344,14 @@ mod tests {
         assert!(matches!(verdict(at_once.clone()), Verdict::Fail(_)));
         at_once[3] = told("a", -1, vec![], true);
         assert_eq!(verdict(at_once), Verdict::Pass, "it was lost, perhaps before");
+
+        let mut both = held_back();
+        both.push(told("a", 3, p(0), false));
+        assert!(matches!(verdict(both.clone()), Verdict::Fail(_)));
+        let of_another_round = told("c", 3, p(0), false);
+        both.pop();
+        both.push(of_another_round);
+        assert_eq!(verdict(both), Verdict::Pass, "the round that it joined never ended");
     }
 
     #[test]

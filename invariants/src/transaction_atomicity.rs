@@ -84,12 +84,14 @@ fn check(context: &Context<'_>) -> Verdict {
     found.verdict()
 }
 
-/// Compaction may have removed its record: a later one has the key.
-fn is_superseded(context: &Context<'_>, op: OpId) -> bool {
+/// Its record may be gone: a later one has the key, or the log has given up what is that old.
+fn may_be_gone(context: &Context<'_>, op: OpId) -> bool {
     let op = &context.history.ops[op.0];
     match (&op.kind, &op.result) {
         (OpKind::Produce { topic, partition, key, .. }, OpResult::Ok { offset: Some(offset) }) => {
-            context.compaction().may_lack(topic, *partition, *offset, key.as_ref(), None)
+            let raw = context.raw().get(&(topic.as_str(), *partition));
+            raw.is_some_and(|raw| *offset < raw.log.log_start_offset)
+                || context.compaction().may_lack(topic, *partition, *offset, key.as_ref(), None)
         }
         _ => false,
     }
@@ -111,8 +113,7 @@ fn judge(context: &Context<'_>, found: &mut Violations, id: u64, txn: &Txn<'_>) 
         }
         let mut written: Vec<OpId> = txn.records.iter().filter_map(|r| r.writer).collect();
         written.sort_unstable();
-        for op in
-            txn.acknowledged.iter().filter(|op| written.binary_search(op).is_err() && !is_superseded(context, **op))
+        for op in txn.acknowledged.iter().filter(|op| written.binary_search(op).is_err() && !may_be_gone(context, **op))
         {
             let witness = Witness::default().about(format_args!("transaction {id}, {}", context.name_of(*op)));
             let witness = witness.expected("its acknowledged record").found("none");

@@ -150,9 +150,9 @@ fn at_joins(plan: &mut Plan) {
             let action = Action::Straggle {
                 from: node,
                 to: Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 }),
-                per_million: rng.range(200_000, 500_000) as u32,
+                per_million: rng.range(400_000, 800_000) as u32,
                 up_to_ms: request_ms + rng.range(300, 2_000),
-                for_ms: rng.range(400, 1_000),
+                for_ms: rng.range(600, 1_200),
             };
             strike(plan, Family::Duplicates, Trigger::At { ms: ms.saturating_sub(rng.range(0, 400)) }, action);
         }
@@ -183,7 +183,7 @@ fn unheard(plan: &mut Plan) {
                 _ => Action::Straggle {
                     from: member,
                     to: coordinator,
-                    per_million: rng.range(200_000, 600_000) as u32,
+                    per_million: rng.range(300_000, 700_000) as u32,
                     up_to_ms: plan.knobs.client.request_timeout_ms + rng.range(100, 2_000),
                     for_ms: rng.range(500, 2_500),
                 },

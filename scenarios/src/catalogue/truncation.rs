@@ -62,7 +62,7 @@ fn alone(plan: &mut Plan, rng: &mut seed::Rng, partition: Partition, ms: u64) ->
         strike(plan, Family::Process, Trigger::At { ms }, action);
     }
     // Whoever is about to cut its log does not come to it, and its leader dies before anything else is heard of it.
-    if rng.chance(1, 2) {
+    if rng.chance(1, 3) {
         let node = Target::Role(Role::Broker);
         let (label, when) = ("truncate".to_owned(), When::Before);
         let point = CrashPoint { node, label, when, partition: None, nth: 1, after_ms: ms };

@@ -128,7 +128,7 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
         for _ in 0..rng.range(count.0, count.1) {
             let at = rng.range(space.from_ms, space.to_ms);
             let (trigger, action) = match family {
-                Family::Net => (Trigger::At { ms: at }, net(plan, &mut rng)),
+                Family::Net => (Trigger::At { ms: at }, net(plan, &mut rng, at)),
                 Family::Disk => (Trigger::At { ms: at }, disk(plan, &mut rng)),
                 Family::Clock => (Trigger::At { ms: at }, clock(plan, &mut rng)),
                 Family::Process => (Trigger::At { ms: at }, process(plan, &mut rng, menu)),
@@ -136,7 +136,7 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
                     Some(both) => both,
                     None => continue,
                 },
-                Family::Duplicates => (Trigger::At { ms: at }, duplicate(plan, &mut rng)),
+                Family::Duplicates => (Trigger::At { ms: at }, duplicate(plan, &mut rng, at)),
                 Family::EventTime => continue,
             };
             // A disk that is full for moments, again and again, refuses a batch and takes the next: harder than one that
@@ -222,25 +222,37 @@ fn broker_link(plan: &Plan, rng: &mut Rng) -> Option<(Target, Target)> {
 }
 
 /// A pair of nodes that talk to each other all the time, in a random direction.
-fn busy_link(plan: &Plan, rng: &mut Rng) -> (Target, Target) {
+fn busy_link(plan: &Plan, rng: &mut Rng, at: u64) -> (Target, Target) {
     if rng.chance(1, 2)
         && let Some(link) = broker_link(plan, rng)
     {
         return link;
     }
     let broker = broker(plan, rng);
-    let other = peer_of_broker(plan, rng);
+    let other = peer_of_broker(plan, rng, at);
     if rng.chance(1, 2) { (broker, other) } else { (other, broker) }
 }
 
-/// A producer, or a worker when there is a processor.
-fn peer_of_broker(plan: &Plan, rng: &mut Rng) -> Target {
+/// A client that is at work then, or a worker when there is a processor.
+fn peer_of_broker(plan: &Plan, rng: &mut Rng, at: u64) -> Target {
     let workers = plan.topology.workers;
     if workers > 0 && rng.chance(2, 3) {
         return Target::Node(NodeName::new(Role::Worker, rng.range(0, u64::from(workers) - 1) as u32));
     }
-    let clients: Vec<u32> = plan.clients.iter().map(|c| c.id).collect();
+    let mut clients: Vec<u32> = plan.clients.iter().filter(|c| is_at_work(c, at)).map(|c| c.id).collect();
+    if clients.is_empty() {
+        clients.extend(plan.clients.iter().map(|c| c.id));
+    }
     Target::Node(NodeName::new(Role::Client, *rng.choose(&clients)))
+}
+
+/// Whether a client has something to send within a second from then on.
+fn is_at_work(client: &Client, at: u64) -> bool {
+    match &client.role {
+        ClientRole::Producer(p) => p.batches.iter().any(|b| (at..at + 1_000).contains(&b.at_ms)),
+        ClientRole::Member(m) => m.stays.iter().any(|s| s.from_ms <= at && s.until_ms.is_none_or(|until| at < until)),
+        ClientRole::Reader(_) => true,
+    }
 }
 
 /// Two processor nodes, if there are any.
@@ -258,10 +270,10 @@ fn processor_link(plan: &Plan, rng: &mut Rng) -> Option<(Target, Target)> {
     Some((worker, Target::Node(NodeName::new(Role::Worker, b as u32))))
 }
 
-fn net(plan: &Plan, rng: &mut Rng) -> Action {
+fn net(plan: &Plan, rng: &mut Rng, at: u64) -> Action {
     let (from, to) = match rng.chance(1, 3) {
-        true => processor_link(plan, rng).unwrap_or_else(|| busy_link(plan, rng)),
-        false => busy_link(plan, rng),
+        true => processor_link(plan, rng).unwrap_or_else(|| busy_link(plan, rng, at)),
+        false => busy_link(plan, rng, at),
     };
     let short = rng.range(200, 2_500);
     if plan.topology.brokers > 1 && rng.chance(1, 4) {
@@ -386,12 +398,14 @@ fn producer(plan: &Plan, rng: &mut Rng) -> Target {
 }
 
 /// A lost reply and the retry that follows, or a request given up whose bytes arrive after its repetition.
-fn duplicate(plan: &Plan, rng: &mut Rng) -> Action {
+fn duplicate(plan: &Plan, rng: &mut Rng, at: u64) -> Action {
     let (broker, peer) = match rng.chance(1, 3).then(|| broker_link(plan, rng)).flatten() {
         Some(link) => link,
         // Of several brokers those that lead have traffic with everybody.
-        None if plan.topology.brokers > 1 => (Target::Leader(workload_partition(plan, rng)), peer_of_broker(plan, rng)),
-        None => (broker(plan, rng), peer_of_broker(plan, rng)),
+        None if plan.topology.brokers > 1 => {
+            (Target::Leader(workload_partition(plan, rng)), peer_of_broker(plan, rng, at))
+        }
+        None => (broker(plan, rng), peer_of_broker(plan, rng, at)),
     };
     match rng.chance(1, 2) {
         true => Action::Cut { from: broker, to: peer, both: false, for_ms: rng.range(800, 2_500) },

@@ -89,7 +89,16 @@ fn strike(cluster: &Cluster, plan: &Plan, fault: &Fault) -> (Vec<FaultId>, Later
     let duration = ms(fault.action.duration_ms());
     let one = |target: &Target| resolve(cluster, plan, *target, fault.id);
     let all = |target: &Target| resolve_all(cluster, plan, *target, fault.id);
-    let link = |from: &Target, to: &Target| (all(from), all(to));
+    // Two ends: what would come to be both is another broker at the other end.
+    let link = |from: &Target, to: &Target| {
+        let (from, mut to) = (all(from), all(to));
+        to.retain(|node| !from.contains(node));
+        if to.is_empty() {
+            let others: Vec<_> = cluster.of_role(Role::Broker).into_iter().filter(|n| !from.contains(n)).collect();
+            to.extend((!others.is_empty()).then(|| any_of(cluster, plan, others, fault.id)));
+        }
+        (from, to)
+    };
     let lasting = |id: FaultId| (vec![id], vec![(duration, Step::Heal(id))]);
     match &fault.action {
         Action::Crash { node, .. } => {
@@ -178,15 +187,18 @@ fn state_of(cluster: &Cluster, plan: &Plan, at: Partition) -> Option<(i32, Vec<i
     cluster.view().partition(plan.name_of(at.topic), at.partition)
 }
 
+/// One of these that is up, if any is, by a draw of the world.
+fn any_of(cluster: &Cluster, plan: &Plan, all: Vec<NodeId>, fault: u32) -> NodeId {
+    let up: Vec<_> = all.iter().copied().filter(|n| cluster.world.status(*n) == Status::Up).collect();
+    let among = if up.is_empty() { &all } else { &up };
+    let draw = seed::draw(plan.seeds.world, "role target", &[u64::from(fault)]);
+    among[draw.range(0, among.len() as u64 - 1) as usize]
+}
+
 /// The node meant. A role is resolved among those that are up, by a draw of the world, and so is a leader that nobody
-/// knows of: some broker.
+/// knows of, or that is down and has no successor yet: some broker.
 fn resolve(cluster: &Cluster, plan: &Plan, target: Target, fault: u32) -> NodeId {
-    let any_of = |all: Vec<NodeId>| {
-        let up: Vec<_> = all.iter().copied().filter(|n| cluster.world.status(*n) == Status::Up).collect();
-        let among = if up.is_empty() { &all } else { &up };
-        let draw = seed::draw(plan.seeds.world, "role target", &[u64::from(fault)]);
-        among[draw.range(0, among.len() as u64 - 1) as usize]
-    };
+    let any_of = |all| any_of(cluster, plan, all, fault);
     let partition = |at: Partition| state_of(cluster, plan, at);
     let found = match target {
         Target::Node(name) => return cluster.node(name).expect("a valid plan names nodes that exist"),
@@ -199,6 +211,7 @@ fn resolve(cluster: &Cluster, plan: &Plan, target: Target, fault: u32) -> NodeId
         }),
         Target::Controller => cluster.view().controller().and_then(|(_, leader)| cluster.broker(leader)),
     };
+    let found = found.filter(|node| cluster.world.status(*node) == Status::Up);
     found.unwrap_or_else(|| any_of(cluster.of_role(Role::Broker)))
 }
 
