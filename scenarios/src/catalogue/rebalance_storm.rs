@@ -129,10 +129,9 @@ fn at_joins(plan: &mut Plan) {
         .filter(|(ms, _)| *ms < 11_000)
         .collect();
     for (ms, newcomer) in joins {
-        if !rng.chance(2, 3) {
-            continue;
-        }
-        let group = |id: u32| plan.clients.iter().find(|c| c.id == id).and_then(member).map(|m| &m.group);
+        let role = |id: u32| plan.clients.iter().find(|c| c.id == id).and_then(member);
+        let group = |id: u32| role(id).map(|m| &m.group);
+        let cooperative = role(newcomer).is_some_and(|m| m.protocol == GroupProtocol::CooperativeSticky);
         let there =
             plan.clients.iter().filter(|c| c.id != newcomer && is_there(c, ms) && group(c.id) == group(newcomer));
         let there: Vec<u32> = there.map(|c| c.id).collect();
@@ -141,7 +140,7 @@ fn at_joins(plan: &mut Plan) {
         }
         let node = Target::Node(NodeName::new(Role::Client, *rng.choose(&there)));
         let request_ms = plan.knobs.client.request_timeout_ms;
-        if rng.chance(1, 2) {
+        if rng.chance(if cooperative { 3 } else { 1 }, 4) {
             let (label, when) = ("sync".to_owned(), When::Before);
             let point = CrashPoint { node, label, when, partition: None, nth: 1, after_ms: ms.saturating_sub(50) };
             let action = Action::Isolate { node, for_ms: request_ms + rng.range(50, 800) };
