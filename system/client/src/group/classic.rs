@@ -51,6 +51,8 @@ pub(super) struct Classic {
     owned: Partitions,
     /// What is being revoked; it is still its own.
     revoking: Partitions,
+    /// What it said that it owned as it asked to join: whoever assigns waits for it to give that up.
+    claimed: Partitions,
     next_call: CallId,
     heartbeat: Option<CallId>,
     heartbeat_sent_at: Instant,
@@ -75,6 +77,7 @@ impl Classic {
             cooperative,
             owned: Partitions::new(),
             revoking: Partitions::new(),
+            claimed: Partitions::new(),
             next_call: 0,
             heartbeat: None,
             heartbeat_sent_at: now,
@@ -245,6 +248,7 @@ impl Classic {
             generation: if self.owned.is_empty() { -1 } else { self.generation },
             rack: self.settings.rack.clone(),
         };
+        self.claimed.clone_from(&self.owned);
         let metadata = subscription.encode();
         let protocols = self.settings.assignors.iter().map(|a| (a.name(), metadata.clone())).collect();
         let call = Call::Join { member_id: self.member_id.clone(), protocols };
@@ -356,7 +360,17 @@ impl Classic {
         let revoked: Partitions = self.owned.difference(&next).cloned().collect();
         if revoked.is_empty() {
             self.phase = Phase::Stable;
-            return self.take(next, actions);
+            // 1. It joins and names what it owns. 2. Its session ends before the answers come, for all it knows: it gives
+            // everything up. 3. It is assigned a part of what it named; the rest is held back until it joins without it.
+            let held_back = self.claimed.difference(&next).next().is_some();
+            self.take(next, actions);
+            if held_back {
+                env::sometimes!(true, "a group member lost what it named as it joined");
+                self.phase = Phase::Unjoined(now);
+                self.heartbeat = None;
+                self.join(now, actions);
+            }
+            return;
         }
         self.revoking.clone_from(&revoked);
         self.phase = Phase::Revoking { then: Some(next) };

@@ -13,6 +13,7 @@ use broker::group::{classic as of_classic, consumer as of_consumer};
 use env::clock::Instant;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use protocol::consumer_protocol::{Assignment, Subscription};
 use protocol::{ErrorCode, Uuid};
 
 use super::assignor::Assignor;
@@ -456,6 +457,55 @@ fn cooperative_members() {
 #[test]
 fn members_of_the_consumer_protocol() {
     histories(Kind::Modern);
+}
+
+/// A member that lost its partitions between JoinGroup and SyncGroup joins once more: what it had named there, and was not
+/// given again, is held back for it otherwise.
+#[test]
+fn what_was_lost_on_the_way_to_an_assignment_is_given_out() {
+    let now = Instant::from_nanos(0);
+    let after = |ms: u64| now + Duration::from_millis(ms);
+    let mut m = Classic::new(now, settings(Kind::Cooperative, None));
+    let call = |actions: Vec<Action>| {
+        let calls = actions.into_iter().filter_map(|a| match a {
+            Action::Call { id, call } => Some((id, call)),
+            _ => None,
+        });
+        calls.last().expect("a call")
+    };
+    let joined = |generation| Answer::Joined {
+        generation,
+        protocol: Assignor::CooperativeSticky.name().to_owned(),
+        member_id: "m".to_owned(),
+        leads: false,
+        skip_assignment: false,
+        members: Vec::new(),
+    };
+    let synced = |partitions: Vec<i32>| {
+        let partitions = BTreeMap::from([("t".to_owned(), partitions)]);
+        Answer::Synced(Assignment { partitions, user_data: None }.encode())
+    };
+    let owned = |call: &Call| match call {
+        Call::Join { protocols, .. } => Subscription::decode(protocols[0].1.clone()).expect("ours").owned,
+        _ => panic!("JoinGroup was expected"),
+    };
+    let (join, _) = call(m.poll(now));
+    let (sync, _) = call(m.handle(now, Input::Answer { call: join, result: Ok(joined(1)) }));
+    m.handle(now, Input::Answer { call: sync, result: Ok(synced(vec![0, 1, 2])) });
+    assert_eq!(m.owned().len(), 3);
+
+    // A round begins: it names all three, and hears nothing for as long as its session lasts.
+    let (beat, _) = call(m.poll(after(1_000)));
+    let moves = Refused { code: Some(ErrorCode::REBALANCE_IN_PROGRESS), reason: "moves".into(), member_id: None };
+    let (join, asked) = call(m.handle(after(1_001), Input::Answer { call: beat, result: Err(moves) }));
+    assert_eq!(owned(&asked)["t"], [0, 1, 2]);
+    m.poll(after(1_000 + SESSION_MS));
+    assert_eq!(m.owned().len(), 0, "its session has ended");
+
+    let later = after(1_100 + SESSION_MS);
+    let (sync, _) = call(m.handle(later, Input::Answer { call: join, result: Ok(joined(2)) }));
+    let (_, again) = call(m.handle(later, Input::Answer { call: sync, result: Ok(synced(vec![2])) }));
+    assert_eq!(owned(&again)["t"], [2], "0 and 1 are free");
 }
 
 #[test]
