@@ -254,6 +254,14 @@ dlq_topic = "dlq"
     }
 
     #[test]
+    fn one_disk_is_lost_at_most() {
+        let lost = |p: &Plan| p.faults.iter().filter(|f| f.action.kind() == "wipe").count();
+        let mut plan = (0..).map(|s| generate("leader_failover", s).unwrap()).find(|p| lost(p) == 1).unwrap();
+        crate::generate::lose_a_disk(&mut plan, crate::generate::FaultSpace { from_ms: 500, to_ms: 9_000 });
+        assert_eq!((lost(&plan), plan.validate()), (1, Ok(())));
+    }
+
+    #[test]
     fn values_are_unique() {
         let plan = generate("crash_restart", 1).unwrap();
         let values: BTreeSet<_> = plan.records().map(|(_, r)| r.value.bytes()).collect();

@@ -167,9 +167,9 @@ pub fn faults(plan: &mut Plan, space: FaultSpace, menu: Menu) {
     plan.faults.extend(all);
 }
 
-/// Adds the loss of one broker's disk, where the plan's settings outlive it and its family is on.
+/// Adds the loss of one broker's disk, where the plan's settings outlive it, none is lost yet and its family is on.
 pub fn lose_a_disk(plan: &mut Plan, space: FaultSpace) {
-    if plan.outlives_a_disk().is_err() {
+    if plan.outlives_a_disk().is_err() || plan.faults.iter().any(|f| matches!(f.action, Action::Wipe { .. })) {
         return;
     }
     let mut rng = stream(plan, "lost disk", &[]);
