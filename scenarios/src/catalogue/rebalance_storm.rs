@@ -118,26 +118,22 @@ fn at_steps(plan: &mut Plan) {
 /// by the generation before; or what it commits comes late, and finds the next generation (KAFKA-13419, KAFKA-9823).
 fn at_joins(plan: &mut Plan) {
     let mut rng = stream(plan, "joins", &[]);
-    let joins: Vec<(u64, u32)> = plan
-        .clients
-        .iter()
-        .filter_map(|c| Some((c, member(c)?)))
-        .flat_map(|(c, m)| {
-            let newcomer = m.protocol != GroupProtocol::Consumer && m.stays.iter().all(|s| s.until_ms.is_some());
-            m.stays.iter().filter(move |_| newcomer).map(|s| (s.from_ms, c.id))
-        })
-        .filter(|(ms, _)| *ms < 11_000)
-        .collect();
-    for (ms, newcomer) in joins {
-        let role = |id: u32| plan.clients.iter().find(|c| c.id == id).and_then(member);
-        let group = |id: u32| role(id).map(|m| &m.group);
-        let cooperative = role(newcomer).is_some_and(|m| m.protocol == GroupProtocol::CooperativeSticky);
-        let there =
-            plan.clients.iter().filter(|c| c.id != newcomer && is_there(c, ms) && group(c.id) == group(newcomer));
-        let there: Vec<u32> = there.map(|c| c.id).collect();
-        if there.is_empty() {
+    let members: Vec<(u32, &Member)> = plan.clients.iter().filter_map(|c| Some((c.id, member(c)?))).collect();
+    // When somebody joins, who of the group is there, and whether it is cooperative.
+    let mut joins: Vec<(u64, Vec<u32>, bool)> = Vec::new();
+    for (newcomer, m) in &members {
+        if m.protocol == GroupProtocol::Consumer || m.stays.iter().any(|s| s.until_ms.is_none()) {
             continue;
         }
+        for ms in m.stays.iter().map(|s| s.from_ms).filter(|ms| *ms < 11_000) {
+            let others = members.iter().filter(|(id, other)| id != newcomer && other.group == m.group);
+            let there: Vec<u32> = others.filter(|(_, other)| other.is_there(ms)).map(|(id, _)| *id).collect();
+            if !there.is_empty() {
+                joins.push((ms, there, m.protocol == GroupProtocol::CooperativeSticky));
+            }
+        }
+    }
+    for (ms, there, cooperative) in joins {
         let node = Target::Node(NodeName::new(Role::Client, *rng.choose(&there)));
         let request_ms = plan.knobs.client.request_timeout_ms;
         if rng.chance(if cooperative { 3 } else { 1 }, 4) {
@@ -194,7 +190,7 @@ fn unheard(plan: &mut Plan) {
 
 /// A member at this time.
 fn is_there(client: &Client, ms: u64) -> bool {
-    member(client).is_some_and(|m| m.stays.iter().any(|s| s.from_ms <= ms && s.until_ms.is_none_or(|until| ms < until)))
+    member(client).is_some_and(|m| m.is_there(ms))
 }
 
 /// Two or three members from the start on, and one or two that come and go. The last of the first stays to the end.

@@ -16,7 +16,7 @@ use crate::plan::{Family, Flush, Plan};
 /// Some seeds have the workload of one of these and the faults of its story, as far as their families are on, and a few of
 /// others; with more of them, fewer than half of all seeds would restore a job from a checkpoint. By weight: what happens
 /// there seldom comes often, such as a round of a group that somebody misses, or elections in which nothing is written.
-const STORIES: &[(u64, &Entry)] = &[
+const STORIES: &[(usize, &Entry)] = &[
     (1, &leader_failover::ENTRY),
     (3, &network_partition::ENTRY),
     (1, &rolling_restart::ENTRY),
@@ -75,13 +75,9 @@ fn generate(seed: u64, families: &Families) -> Plan {
     let mut rng = stream(&plan, "story", &[]);
     if rng.chance(1, 3) {
         let on = Family::ALL.into_iter().filter(|f| !plan.families_off.contains(f)).collect();
-        let mut at = rng.range(1, STORIES.iter().map(|(weight, _)| weight).sum());
-        let told = STORIES.iter().find(|(weight, _)| {
-            let here = at <= *weight;
-            at = at.saturating_sub(*weight);
-            here
-        });
-        if let Some(generate) = told.and_then(|(_, entry)| entry.generate) {
+        let by_weight: Vec<&Entry> =
+            STORIES.iter().flat_map(|(weight, entry)| std::iter::repeat_n(*entry, *weight)).collect();
+        if let Some(generate) = rng.choose(&by_weight).generate {
             return story(generate(seed, &on));
         }
     }

@@ -250,7 +250,7 @@ fn peer_of_broker(plan: &Plan, rng: &mut Rng, at: u64) -> Target {
 fn is_at_work(client: &Client, at: u64) -> bool {
     match &client.role {
         ClientRole::Producer(p) => p.batches.iter().any(|b| (at..at + 1_000).contains(&b.at_ms)),
-        ClientRole::Member(m) => m.stays.iter().any(|s| s.from_ms <= at && s.until_ms.is_none_or(|until| at < until)),
+        ClientRole::Member(m) => m.is_there(at),
         ClientRole::Reader(_) => true,
     }
 }

@@ -179,6 +179,13 @@ pub struct Member {
     pub stays: Vec<Stay>,
 }
 
+impl Member {
+    /// Whether it is there at this time, in milliseconds since the clients started.
+    pub fn is_there(&self, ms: u64) -> bool {
+        self.stays.iter().any(|s| s.from_ms <= ms && s.until_ms.is_none_or(|until| ms < until))
+    }
+}
+
 /// How a group shares its partitions out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
