@@ -46,6 +46,8 @@ pub(super) struct Classic {
     phase: Phase,
     member_id: String,
     generation: i32,
+    /// It is this generation's leader.
+    leads: bool,
     /// Every assignor it offers is cooperative; one that is not needs all members to give up all.
     cooperative: bool,
     owned: Partitions,
@@ -74,6 +76,7 @@ impl Classic {
             phase: Phase::Unjoined(now),
             member_id: String::new(),
             generation: -1,
+            leads: false,
             cooperative,
             owned: Partitions::new(),
             revoking: Partitions::new(),
@@ -161,7 +164,8 @@ impl Classic {
             }
             Input::Revoked => self.revoked(now, &mut actions),
             Input::TopicsChanged => {
-                if self.phase == Phase::Stable {
+                // Only the leader's count counts.
+                if self.phase == Phase::Stable && self.leads {
                     self.rejoin(now, &mut actions);
                 }
             }
@@ -304,6 +308,7 @@ impl Classic {
                     Answer::Joined { generation, protocol, member_id, leads, skip_assignment, members } => {
                         self.member_id = member_id;
                         self.generation = generation;
+                        self.leads = leads;
                         match Assignor::parse(&protocol) {
                             Some(assignor) if leads && !skip_assignment => {
                                 self.share(assignor, protocol, members, actions)

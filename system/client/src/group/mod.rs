@@ -182,8 +182,11 @@ struct Shared {
     polled_at: Cell<Instant>,
     polling: Cell<bool>,
     absent: Cell<bool>,
-    /// Counts partitions of the subscribed topics, as last shared out.
-    counts: RefCell<BTreeMap<String, i32>>,
+    /// Counts partitions of the subscribed topics, as this member last shared them out: a topic that it did not know then
+    /// is not among them. The membership knows whether it still leads.
+    counts: RefCell<Option<BTreeMap<String, i32>>>,
+    /// When to look at the topics next.
+    look_at: Cell<Instant>,
     /// The membership has something to do.
     wake: Notify,
     /// The application has something to hear.
@@ -244,6 +247,7 @@ impl GroupConsumer {
             polling: Cell::new(false),
             absent: Cell::new(false),
             counts: RefCell::default(),
+            look_at: Cell::new(env::clock::now() + METADATA_MAX_AGE),
             wake: Notify::new(),
             news: Notify::new(),
             heard: Notify::new(),
@@ -415,7 +419,6 @@ impl Drop for Polling<'_> {
 
 impl Shared {
     async fn run(self: Rc<Self>) {
-        let mut refresh_at = env::clock::now() + METADATA_MAX_AGE;
         loop {
             let now = env::clock::now();
             if !self.polling.get() && !self.absent.get() && now >= self.polled_at.get() + self.config.max_poll_interval
@@ -424,14 +427,14 @@ impl Shared {
                 self.absent.set(true);
                 self.input(Input::Absent);
             }
-            if now >= refresh_at {
-                refresh_at = now + METADATA_MAX_AGE;
+            if now >= self.look_at.get() {
+                self.look_at.set(now + METADATA_MAX_AGE);
                 let shared = Rc::clone(&self);
                 env::task::spawn(async move { shared.look_at_topics().await });
             }
             let actions = self.membership.borrow_mut().poll(now);
             self.execute(actions);
-            let mut next = refresh_at;
+            let mut next = self.look_at.get();
             if let Some(at) = self.membership.borrow().next_timeout() {
                 next = next.min(at);
             }
@@ -465,13 +468,17 @@ impl Shared {
                 Action::Share { id, assignor, members } => {
                     let shared = Rc::clone(self);
                     env::task::spawn(async move {
-                        let topics = members.values().flat_map(|m| &m.subscription.topics).map(String::as_str);
-                        shared.client.want_topics(topics);
-                        // What is known will do if it cannot be asked.
-                        let _ = shared.client.refresh().await;
-                        let counts = shared.count_partitions(&members);
+                        let topics = || members.values().flat_map(|m| &m.subscription.topics);
+                        shared.client.want_topics(topics().map(String::as_str));
+                        // What is known will do if it cannot be asked: nothing at all for a member that came a moment
+                        // ago. Then nobody reads until it has asked, and shares again.
+                        if shared.client.refresh().await.is_err() {
+                            env::sometimes!(true, "a group's leader shares out what it knew");
+                            shared.look_at.set(env::clock::now() + shared.client.backoff(0));
+                        }
+                        let counts = shared.count_partitions(topics());
                         let assigned = assignor.assign(&members, &counts);
-                        *shared.counts.borrow_mut() = counts;
+                        *shared.counts.borrow_mut() = Some(counts);
                         let assignments = assigned.into_iter().map(|(id, a)| (id, a.encode())).collect();
                         shared.input(Input::Shared { call: id, assignments });
                     });
@@ -588,26 +595,29 @@ impl Shared {
         });
     }
 
-    fn count_partitions(&self, members: &BTreeMap<String, assignor::Member>) -> BTreeMap<String, i32> {
+    /// Of those topics that are known.
+    fn count_partitions<'a>(&self, topics: impl Iterator<Item = &'a String>) -> BTreeMap<String, i32> {
         let metadata = self.client.metadata();
-        let names: BTreeSet<&String> = members.values().flat_map(|m| &m.subscription.topics).collect();
-        let count = |name: &&String| Some(((*name).clone(), metadata.topics.get(*name)?.partitions.len() as i32));
-        names.iter().filter_map(count).collect()
+        let count = |name: &String| Some((name.clone(), metadata.topics.get(name)?.partitions.len() as i32));
+        topics.filter_map(count).collect()
     }
 
-    /// Partitions that were added since the assignment need another one.
+    /// Partitions and topics that were added since the assignment need another one.
     async fn look_at_topics(self: Rc<Self>) {
         if self.client.refresh().await.is_err() {
-            return;
+            self.look_at.set(env::clock::now() + self.client.backoff(0));
+            return self.wake.notify_one();
         }
-        let metadata = self.client.metadata();
-        let changed = {
-            let counts = self.counts.borrow();
-            let differs =
-                |(name, n): (&String, &i32)| metadata.topics.get(name).is_some_and(|t| t.partitions.len() as i32 != *n);
-            let new = |name: &String| metadata.topics.contains_key(name) && !counts.contains_key(name);
-            // Only the leader has counted.
-            !counts.is_empty() && (counts.iter().any(differs) || self.config.topics.iter().any(new))
+        let changed = match &mut *self.counts.borrow_mut() {
+            Some(counts) => {
+                let now = self.count_partitions(counts.keys().chain(&self.config.topics));
+                now.iter().any(|(name, n)| counts.get(name) != Some(n))
+            }
+            // It may lead what a leader before it shared out (KIP-814): from here on it sees what changes.
+            unknown => {
+                *unknown = Some(self.count_partitions(self.config.topics.iter()));
+                false
+            }
         };
         if changed {
             self.input(Input::TopicsChanged);

@@ -357,4 +357,28 @@ mod simulated {
         }
         assert!(changes > 12 * 3, "{changes} rebalances: the faults are too light");
     }
+
+    /// The leader shares out what it knows: nothing yet. Nobody has reason to begin another round but itself.
+    #[test]
+    fn a_topic_that_comes_after_its_group_is_read() {
+        for (kind, seed) in KINDS.into_iter().zip(0..) {
+            let run = on_seed(Config::new(seed, seed), move |world| async move {
+                world.add_node("broker", "broker", ip(1), broker_main);
+                let (seen, holds) = (Seen::default(), Holds::default());
+                for (n, name) in ["a", "b"].into_iter().enumerate() {
+                    let (seen, holds) = (Rc::clone(&seen), Rc::clone(&holds));
+                    world.add_node(name, "member", ip(2 + n as u8), move || {
+                        member(name, kind, Rc::clone(&seen), Rc::clone(&holds))
+                    });
+                }
+                env::time::sleep(Duration::from_secs(10)).await;
+                let created = Admin::new(client()).create_topics(&[NewTopic::new("t", PARTITIONS)]).await.unwrap();
+                assert_eq!(created["t"], Ok(()));
+                env::time::sleep(Duration::from_secs(45)).await;
+                let each: Vec<_> = holds.borrow().values().map(BTreeSet::len).collect();
+                assert_eq!(each, [2, 2], "{kind:?}: {:?}", holds.borrow());
+            });
+            run.unwrap();
+        }
+    }
 }
