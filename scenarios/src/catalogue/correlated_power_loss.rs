@@ -22,6 +22,10 @@ pub const ENTRY: Entry = Entry {
 fn generate(seed: u64, families: &Families) -> Plan {
     let mix = Mix { idempotent: 2, transactional: 2, records: 150, partitions: 3, active_ms: 9_000 };
     let mut plan = cluster(ENTRY.name, seed, families, mix);
+    if seed::draw(seed, "slow_syncs", &[]).chance(2, 3) {
+        // Disks that take their time have more to lose.
+        plan.knobs.world.sync_latency_us = (4_000, 25_000);
+    }
     let mut rng = stream(&plan, "faults", &[Family::Disk as u64]);
     for _ in 0..rng.range(1, 3) {
         let at = rng.range(500, 8_500);

@@ -88,10 +88,10 @@ fn at_steps(plan: &mut Plan) {
         let &(id, member) = rng.choose(&all);
         let mut steps = match member.protocol {
             GroupProtocol::Consumer => vec![("heartbeat", 12)],
-            _ => vec![("join", 2), ("sync", 2), ("sync", 2)],
+            _ => vec![("join", 1), ("sync", 1), ("sync", 1)],
         };
         match member.commit {
-            Commit::Auto { .. } => steps.extend([("commit", 4), ("commit", 4)]),
+            Commit::Auto { .. } => steps.extend([("commit", 2), ("commit", 2)]),
             Commit::Each => steps.push(("commit", 4)),
             Commit::Transaction { .. } => {}
         }
@@ -167,7 +167,7 @@ fn unheard(plan: &mut Plan) {
     let coordinator = Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 });
     for family in [Family::Net, Family::Duplicates] {
         let mut rng = stream(plan, "unheard", &[family as u64]);
-        for _ in 0..rng.range(1, 5) {
+        for _ in 0..rng.range(1, 4) {
             let ms = rng.range(1_000, 12_000);
             let there: Vec<u32> = plan.clients.iter().filter(|c| is_there(c, ms)).map(|c| c.id).collect();
             let member = Target::Node(NodeName::new(Role::Client, *rng.choose(&there)));

@@ -36,20 +36,25 @@ fn generate(seed: u64, families: &Families) -> Plan {
 
 /// Leaders with some of the producers on their side of a cut, and elections with little or no data in between.
 pub(super) fn diverge(plan: &mut Plan) {
+    diverge_and_strike(plan, 2);
+}
+
+/// `cuts` of three times a leader is cut off alone, a crash point waits for the follower that cuts its log.
+pub(super) fn diverge_and_strike(plan: &mut Plan, cuts: u64) {
     let mut rng = stream(plan, ENTRY.name, &[]);
     let mut ms = rng.range(300, 2_000);
     while ms < 9_500 {
         let partition = workload_partition(plan, &mut rng);
         ms = match plan.topology.brokers > 3 && rng.chance(2, 3) {
             true => with_a_follower(plan, &mut rng, partition, ms),
-            false => alone(plan, &mut rng, partition, ms),
+            false => alone(plan, &mut rng, partition, ms, cuts),
         };
         ms += rng.range(100, 2_000);
     }
 }
 
 /// A leader is cut off. The next one dies young, perhaps without having written anything. When it is over.
-fn alone(plan: &mut Plan, rng: &mut seed::Rng, partition: Partition, ms: u64) -> u64 {
+fn alone(plan: &mut Plan, rng: &mut seed::Rng, partition: Partition, ms: u64, cuts: u64) -> u64 {
     let leader = Target::Leader(partition);
     let for_ms = rng.range(1_500, 4_500);
     let nodes = side_of(plan, rng, leader, |role| role == Role::Client);
@@ -62,7 +67,7 @@ fn alone(plan: &mut Plan, rng: &mut seed::Rng, partition: Partition, ms: u64) ->
         strike(plan, Family::Process, Trigger::At { ms }, action);
     }
     // Whoever is about to cut its log does not come to it, and its leader dies before anything else is heard of it.
-    if rng.chance(1, 3) {
+    if rng.chance(cuts, 3) {
         let node = Target::Role(Role::Broker);
         let (label, when) = ("truncate".to_owned(), When::Before);
         let point = CrashPoint { node, label, when, partition: None, nth: 1, after_ms: ms };

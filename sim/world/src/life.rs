@@ -4,6 +4,7 @@
 //! closed as the kernel of the machine would (process crash) or forgotten (power loss), then madsim is told to drop
 //! the tasks. Whatever their destructors call finds itself dead.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
     pub(crate) next_port: u16,
+    /// Random streams that were begun, by incarnation and purpose.
+    pub(crate) streams: BTreeMap<(u32, &'static str), u64>,
     main: Option<Main>,
     pub(crate) madsim: Option<madsim::task::NodeId>,
     /// The main future ended, and the node was not restarted since.
@@ -85,6 +88,7 @@ impl Node {
             clock: Clock::new(origin, config.wall_epoch_ms),
             disk: Disk::new(config.disk),
             next_port: FIRST_EPHEMERAL,
+            streams: BTreeMap::new(),
             main: None,
             madsim: None,
             exited: false,

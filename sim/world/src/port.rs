@@ -60,12 +60,17 @@ pub fn sleep_until(nanos: u64) -> Sleep {
     Sleep::until_node(kernel(), kernel::ctx(), nanos)
 }
 
-/// A stream at (world seed, node, incarnation, purpose).
-pub fn rng(purpose: &str) -> seed::Rng {
+/// A stream at (world seed, node, incarnation, purpose, how many there were of these before): whoever is started again in a
+/// process that goes on, such as a coordinator whose partition came back, does not draw once more what it drew the first time.
+pub fn rng(purpose: &'static str) -> seed::Rng {
     let k = kernel();
     let ctx = kernel::ctx();
-    let key = k.state.borrow().nodes[ctx.node as usize].key;
-    seed::stream(k.world_seed(), purpose, &[key, u64::from(ctx.incarnation)])
+    let mut state = k.state.borrow_mut();
+    let node = &mut state.nodes[ctx.node as usize];
+    let before = node.streams.entry((ctx.incarnation, purpose)).or_default();
+    let place = [node.key, u64::from(ctx.incarnation), *before];
+    *before += 1;
+    seed::stream(k.world_seed(), purpose, &place[..if place[2] == 0 { 2 } else { 3 }])
 }
 
 /// A crash point of a driver loop.
