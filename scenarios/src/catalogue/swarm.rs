@@ -74,7 +74,7 @@ fn generate(seed: u64, families: &Families) -> Plan {
     let mut rng = stream(&plan, "story", &[]);
     let is_story = rng.chance(1, 3);
     // What a story is about, it seldom tells with a part of its faults.
-    switch_off(&mut plan, if is_story { 1 } else { 3 }, 10);
+    switch_off(&mut plan, if is_story { 3 } else { 6 }, 20);
     if is_story {
         let on = Family::ALL.into_iter().filter(|f| !plan.families_off.contains(f)).collect();
         let by_weight: Vec<&Entry> =
