@@ -60,17 +60,23 @@ pub fn sleep_until(nanos: u64) -> Sleep {
     Sleep::until_node(kernel(), kernel::ctx(), nanos)
 }
 
-/// A stream at (world seed, node, incarnation, purpose, how many there were of these before): whoever is started again in a
-/// process that goes on, such as a coordinator whose partition came back, does not draw once more what it drew the first time.
+/// A stream at (world seed, node, incarnation, purpose, how many there were of these before).
+///
+/// 1. A group's coordinator names a member `a-1`. 2. Its partition moves away and comes back, in the same process. 3. The member
+/// dies; its next life is named by the coordinator's second, which must not draw `a-1` once more.
 pub fn rng(purpose: &'static str) -> seed::Rng {
     let k = kernel();
     let ctx = kernel::ctx();
     let mut state = k.state.borrow_mut();
     let node = &mut state.nodes[ctx.node as usize];
     let before = node.streams.entry((ctx.incarnation, purpose)).or_default();
-    let place = [node.key, u64::from(ctx.incarnation), *before];
+    let mut place = vec![node.key, u64::from(ctx.incarnation)];
+    if *before > 0 {
+        // The first has no number, so that stored plans go on as they did.
+        place.push(*before);
+    }
     *before += 1;
-    seed::stream(k.world_seed(), purpose, &place[..if place[2] == 0 { 2 } else { 3 }])
+    seed::stream(k.world_seed(), purpose, &place)
 }
 
 /// A crash point of a driver loop.

@@ -474,7 +474,7 @@ impl Shared {
                         // ago. Then nobody reads until it has asked, and shares again.
                         if shared.client.refresh().await.is_err() {
                             env::sometimes!(true, "a group's leader shares out what it knew");
-                            shared.look_at.set(env::clock::now() + shared.client.backoff(0));
+                            shared.look_again_soon();
                         }
                         let counts = shared.count_partitions(topics());
                         let assigned = assignor.assign(&members, &counts);
@@ -602,11 +602,15 @@ impl Shared {
         topics.filter_map(count).collect()
     }
 
+    fn look_again_soon(&self) {
+        self.look_at.set(env::clock::now() + self.client.backoff(0));
+        self.wake.notify_one();
+    }
+
     /// Partitions and topics that were added since the assignment need another one.
     async fn look_at_topics(self: Rc<Self>) {
         if self.client.refresh().await.is_err() {
-            self.look_at.set(env::clock::now() + self.client.backoff(0));
-            return self.wake.notify_one();
+            return self.look_again_soon();
         }
         let changed = match &mut *self.counts.borrow_mut() {
             Some(counts) => {
