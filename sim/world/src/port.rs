@@ -62,8 +62,9 @@ pub fn sleep_until(nanos: u64) -> Sleep {
 
 /// A stream at (world seed, node, incarnation, purpose, how many there were of these before).
 ///
-/// 1. A group's coordinator names a member `a-1`. 2. Its partition moves away and comes back, in the same process. 3. The member
-/// dies; its next life is named by the coordinator's second, which must not draw `a-1` once more.
+/// 1. A group's coordinator names a member `a-1`.
+/// 2. Its partition moves away and comes back, in the same process.
+/// 3. The member dies; its next life is named by the coordinator's second, which must not draw `a-1` once more.
 pub fn rng(purpose: &'static str) -> seed::Rng {
     let k = kernel();
     let ctx = kernel::ctx();
