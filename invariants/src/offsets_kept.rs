@@ -1,9 +1,14 @@
 //! **offsets-kept.** A committed offset that was acknowledged is there until a later commit replaces it, over failovers of
 //! its coordinator too.
 //!
-//! Source: semantics rule 20; KIP-98 for offsets in transactions. Two looks: clients' own answers, as a register per group
-//! and partition in which an unknown commit may take effect at any time or never; and what a coordinator finds when it
-//! loads, against what was durable before, or was committed since.
+//! Source: semantics rule 20; KIP-98 for offsets in transactions, KIP-447 for their members. Three looks: clients' own
+//! answers, as a register per group and partition in which an unknown commit may take effect at any time or never; what a
+//! coordinator finds when it loads, against what was durable before, or was committed since; and that no commit comes into
+//! the log in the name of a generation that is over there.
+//!
+//! As in Kafka, a commit that its member sent twice can be heard twice: 1. a commit of offset 33 gets no answer in time;
+//! 2. it is sent once more on another connection and acknowledged; 3. the same member commits 49; 4. the bytes of the first
+//! connection arrive, and the offset is 33 again. What is between is read twice and nothing is lost.
 //!
 //! Not claimed: order between concurrent commits; that a client commits forward (it may go back on purpose).
 
@@ -28,7 +33,39 @@ fn check(context: &Context<'_>) -> Verdict {
     let mut found = Violations::of(&PROPERTY);
     clients(context, &mut found);
     loaded(context, &mut found);
+    generations(context, &mut found);
     found.verdict()
+}
+
+/// Whether it may have been sent twice.
+fn is_repeated(context: &Context<'_>, op: &Op) -> bool {
+    let took = op.completed_ns.map(|done| done.saturating_sub(op.invoked_ns));
+    context.history.facts.repeats_after_ns.is_some_and(|limit| took.is_none_or(|took| took >= limit))
+}
+
+/// No commit comes into the log after a generation later than its own. A commit is judged and gets its place in the log in
+/// one step, so it is in order there even if its transaction ends later.
+fn generations(context: &Context<'_>, found: &mut Violations) {
+    let mut newest: BTreeMap<&str, (i32, u64)> = BTreeMap::new();
+    for seen in &context.history.observations {
+        match &seen.what {
+            Observed::GroupGeneration { group, generation, .. } => {
+                newest.insert(group, (*generation, seen.at_ns));
+            }
+            Observed::GroupGone { group } => {
+                newest.remove(group.as_str());
+            }
+            Observed::CommitStored { group, member, generation } if *generation >= 0 => {
+                let Some((is, since_ns)) = newest.get(group.as_str()).filter(|(is, _)| generation < is) else {
+                    continue;
+                };
+                let witness = Witness::at(format_args!("group {group} generation {generation}")).about(member);
+                let witness = witness.expected(format_args!("ILLEGAL_GENERATION: {is} is durable since {since_ns} ns"));
+                found.add(None, "a commit of an earlier generation is taken", witness.found("its offsets are stored"));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Each answer to a fetch is a commit's offset that no acknowledged commit is sure to have replaced.
@@ -58,7 +95,7 @@ fn clients(context: &Context<'_>, found: &mut Violations) {
         let newest = known.max_by_key(|(_, c, _)| c.invoked_ns);
         let may_stand = |c: &Op| match (c.is_ok(), c.completed_ns, newest) {
             _ if c.is_failed() => false,
-            (true, Some(done), Some((_, newest, _))) => done >= newest.invoked_ns,
+            (true, Some(done), Some((_, newest, _))) => done >= newest.invoked_ns || is_repeated(context, c),
             _ => true,
         };
         let explained = match offset {
@@ -120,7 +157,9 @@ fn loaded(context: &Context<'_>, found: &mut Violations) {
                     // theirs only what was replaced before is known not to be it.
                     let replaced = is.is_some_and(|is| match commits.get(slot) {
                         Some(commits) => commits.iter().any(|(op, offset)| {
-                            let under_way = op.completed_ns.is_none_or(|done| done >= *since);
+                            let under_way = op.completed_ns.is_none_or(|done| done >= *since)
+                                || op.is_unknown()
+                                || is_repeated(context, op);
                             offset == is && !op.is_failed() && op.invoked_ns <= seen.at_ns && under_way
                         }),
                         None => !before.get(slot).is_some_and(|before| before.contains(is)),
@@ -144,6 +183,8 @@ fn loaded(context: &Context<'_>, found: &mut Violations) {
 
 #[cfg(test)]
 mod tests {
+    use history::{LoadedOffset, Observation, Observer};
+
     use super::*;
     use crate::fixture::mutate::*;
     use crate::fixture::{self, Mutator};
@@ -163,6 +204,7 @@ mod tests {
                 OFFSET_SHIFTS,
                 OFFSET_UNACKNOWLEDGES,
                 OFFSET_MISATTRIBUTES,
+                COMMIT_SHIFTS_GENERATION,
                 LOADED_DROPS,
                 LOADED_SHIFTS,
             ],
@@ -170,26 +212,54 @@ mod tests {
         );
     }
 
+    /// Commits of these offsets by one member, each with its answer and how long that took; then a fetch finds `found`, and
+    /// so does a coordinator that loads.
+    fn verdicts(commits: &[(i64, OpResult, u64)], found: i64) -> [Verdict; 2] {
+        let (group, topic, partition) = ("g".to_owned(), "data".to_owned(), 0);
+        let mut asked = fixture::broker();
+        let mut at_ns = 10;
+        for (n, (offset, result, took_ns)) in (1..).zip(commits) {
+            let (group, topic, offset) = (group.clone(), topic.clone(), *offset);
+            let id = asked.invoke(9, n, at_ns, OpKind::CommitOffset { group, topic, partition, offset });
+            at_ns += took_ns;
+            asked.complete(id, at_ns, result.clone());
+            at_ns += 1;
+        }
+        let mut loaded = asked.clone();
+        let id =
+            asked.invoke(9, 99, at_ns, OpKind::FetchOffset { group: group.clone(), topic: topic.clone(), partition });
+        asked.complete(id, at_ns + 5, OpResult::Ok { offset: Some(found) });
+
+        let newest =
+            commits.iter().rfind(|(_, result, _)| matches!(result, OpResult::Ok { .. })).expect("one is known");
+        let (coordinator, coordinator_epoch, groups) = (0, 1, vec![group.clone()]);
+        let offsets = vec![LoadedOffset { group: group.clone(), topic: topic.clone(), partition, offset: found }];
+        let observer = Observer::Node { node: 0, incarnation: 0 };
+        for what in [
+            Observed::OffsetCommitted { group, topic, partition, offset: Some(newest.0) },
+            Observed::OffsetsLoaded { coordinator, coordinator_epoch, groups, offsets },
+        ] {
+            loaded.observations.push(Observation { at_ns, observer: observer.clone(), what });
+        }
+        [asked, loaded].map(|history| PROPERTY.check(&Context::new(&history)))
+    }
+
     #[test]
     fn an_unknown_commit_may_take_effect_or_not() {
-        for offset in [Some(5), Some(6)] {
-            let mut history = fixture::broker();
-            let (group, topic, partition) = ("g".to_owned(), "data".to_owned(), 0);
-            let commit =
-                |offset| OpKind::CommitOffset { group: group.clone(), topic: topic.clone(), partition, offset };
-            for (n, kind, result) in [
-                (1, commit(5), OpResult::Ok { offset: None }),
-                (2, commit(6), OpResult::Unknown { reason: None }),
-                (
-                    3,
-                    OpKind::FetchOffset { group: group.clone(), topic: topic.clone(), partition },
-                    OpResult::Ok { offset },
-                ),
-            ] {
-                let id = history.invoke(9, n, n * 10, kind);
-                history.complete(id, n * 10 + 5, result);
-            }
-            assert_eq!(PROPERTY.check(&Context::new(&history)), Verdict::Pass);
+        let commits = [(5, OpResult::Ok { offset: None }, 5), (6, OpResult::Unknown { reason: None }, 5)];
+        for found in [5, 6] {
+            assert_eq!(verdicts(&commits, found), [Verdict::Pass, Verdict::Pass]);
+        }
+    }
+
+    /// Regression: rebalance_storm 186.
+    #[test]
+    fn a_commit_that_was_sent_twice_may_be_heard_twice() {
+        let ok = || OpResult::Ok { offset: None };
+        let limit = fixture::broker().facts.repeats_after_ns.expect("a limit");
+        assert_eq!(verdicts(&[(33, ok(), limit), (49, ok(), 5)], 33), [Verdict::Pass, Verdict::Pass]);
+        for verdict in verdicts(&[(33, ok(), limit - 1), (49, ok(), 5)], 33) {
+            assert!(matches!(verdict, Verdict::Fail(_)), "{verdict:?}");
         }
     }
 }

@@ -41,6 +41,10 @@ pub struct Facts {
     pub compacted: Vec<String>,
     /// Longest time a fetch may take before the client gives it up.
     pub fetch_timeout_ns: u64,
+    /// A client's call that took this long may have been sent twice, and what was sent first may be heard after all that
+    /// followed it.
+    #[serde(default)]
+    pub repeats_after_ns: Option<u64>,
     /// Largest deviation of a node's clock from the world's rate, in parts per million.
     pub clock_drift_ppm: u32,
 }

@@ -136,6 +136,13 @@ pub enum Observed {
         partition: i32,
         offset: Option<i64>,
     },
+    /// A coordinator has stored a member's commit, be it in an open transaction.
+    CommitStored {
+        group: String,
+        member: String,
+        /// That the member said, or member epoch; -1: it says that it is no member.
+        generation: i32,
+    },
     /// A coordinator has loaded its partition of `__consumer_offsets` and serves it from now on: all that it holds.
     OffsetsLoaded {
         /// Of the internal topic.

@@ -29,6 +29,7 @@ pub(crate) fn history(ended_ns: u64) -> History {
         groups: Vec::new(),
         compacted: Vec::new(),
         fetch_timeout_ns: 0,
+        repeats_after_ns: None,
         clock_drift_ppm: 0,
     })
 }

@@ -53,11 +53,11 @@ pub(super) fn delay(plan: &mut Plan) {
         strike(plan, Family::Duplicates, Trigger::At { ms }, action);
     }
     // What the coordinator answers about a transaction comes after the transaction's marker.
-    for _ in 0..rng.range(1, 3) {
+    for _ in 0..rng.range(3, 6) {
         let action = Action::Straggle {
             from: Target::Leader(transactions_partition(plan, &mut rng)),
             to: Target::Leader(workload_partition(plan, &mut rng)),
-            per_million: rng.range(50_000, 300_000) as u32,
+            per_million: rng.range(200_000, 500_000) as u32,
             up_to_ms: plan.knobs.client.transaction_timeout_ms + rng.range(500, 1_500),
             for_ms: rng.range(1_000, 3_000),
         };

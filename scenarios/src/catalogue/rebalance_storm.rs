@@ -6,7 +6,8 @@
 
 use super::{Entry, GROUP_PROPERTIES};
 use crate::generate::{
-    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, stream, strike, topic, with_brokers,
+    Families, FaultSpace, Menu, Mix, base, faults, mixed_producers, stream, strike, topic, transactions_partition_of,
+    with_brokers,
 };
 use crate::plan::{
     Action, Client, ClientRole, Commit, CrashPoint, Family, GroupProtocol, Member, NodeName, Partition, Plan, Role,
@@ -58,6 +59,8 @@ pub(super) fn share(plan: &mut Plan) {
 
 /// Members and coordinators of groups that die, stand still or are not heard.
 pub(super) fn rebalance(plan: &mut Plan) {
+    // Less than a session, so that who missed an answer is still a member when it asks again.
+    plan.knobs.client.request_timeout_ms = *stream(plan, "patience", &[]).choose(&[400, 600, 1_000]);
     let mut rng = stream(plan, ENTRY.name, &[Family::Process as u64]);
     for _ in 0..rng.range(3, 7) {
         let ms = rng.range(1_500, 12_000);
@@ -120,38 +123,74 @@ fn at_joins(plan: &mut Plan) {
     let mut rng = stream(plan, "joins", &[]);
     let members: Vec<(u32, &Member)> = plan.clients.iter().filter_map(|c| Some((c.id, member(c)?))).collect();
     // When somebody joins, who of the group is there, and whether it is cooperative.
-    let mut joins: Vec<(u64, Vec<u32>, bool)> = Vec::new();
+    let mut joins: Vec<(u64, Vec<u32>, bool, bool)> = Vec::new();
     for (newcomer, m) in &members {
         if m.protocol == GroupProtocol::Consumer || m.stays.iter().any(|s| s.until_ms.is_none()) {
             continue;
         }
         for ms in m.stays.iter().map(|s| s.from_ms).filter(|ms| *ms < 11_000) {
             let others = members.iter().filter(|(id, other)| id != newcomer && other.group == m.group);
-            let there: Vec<u32> = others.filter(|(_, other)| other.is_there(ms)).map(|(id, _)| *id).collect();
+            let since = |other: &Member| other.stays.iter().map(|s| s.from_ms).filter(|from_ms| *from_ms <= ms).max();
+            let mut there: Vec<(Option<u64>, u32)> =
+                others.filter(|(_, other)| other.is_there(ms)).map(|(id, other)| (since(other), *id)).collect();
+            there.sort_unstable();
+            // Whoever was there first leads, and all wait for its word.
+            let there: Vec<u32> = there.iter().skip(usize::from(there.len() > 1)).map(|(_, id)| *id).collect();
             if !there.is_empty() {
-                joins.push((ms, there, m.protocol == GroupProtocol::CooperativeSticky));
+                let copies = matches!(m.commit, Commit::Transaction { .. });
+                joins.push((ms, there, m.protocol == GroupProtocol::CooperativeSticky, copies));
             }
         }
     }
-    for (ms, there, cooperative) in joins {
-        let node = Target::Node(NodeName::new(Role::Client, *rng.choose(&there)));
+    for (ms, there, cooperative, copies) in joins {
+        let member = *rng.choose(&there);
+        let node = Target::Node(NodeName::new(Role::Client, member));
         let request_ms = plan.knobs.client.request_timeout_ms;
-        if rng.chance(if cooperative { 3 } else { 1 }, 4) {
-            let (label, when) = ("sync".to_owned(), When::Before);
-            let point = CrashPoint { node, label, when, partition: None, nth: 1, after_ms: ms.saturating_sub(50) };
-            let action = Action::Isolate { node, for_ms: request_ms + rng.range(50, 800) };
-            strike(plan, Family::CrashPoints, Trigger::CrashPoint(point), action);
+        if copies && rng.chance(1, 4) {
+            while_it_copies(plan, &mut rng, member, ms);
+        } else if rng.chance(if cooperative { 7 } else { 2 }, 8) {
+            let sync = |nth, action| {
+                let (label, when) = ("sync".to_owned(), When::Before);
+                let point = CrashPoint { node, label, when, partition: None, nth, after_ms: ms.saturating_sub(50) };
+                (Trigger::CrashPoint(point), action)
+            };
+            let (trigger, action) = sync(1, Action::Isolate { node, for_ms: request_ms + rng.range(200, 1_000) });
+            strike(plan, Family::CrashPoints, trigger, action);
+            let (trigger, action) = sync(2, Action::Pause { node, for_ms: rng.range(300, 1_400) });
+            strike(plan, Family::CrashPoints, trigger, action);
         } else {
             let action = Action::Straggle {
                 from: node,
                 to: Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 }),
-                per_million: rng.range(400_000, 800_000) as u32,
-                up_to_ms: request_ms + rng.range(300, 2_000),
-                for_ms: rng.range(600, 1_200),
+                per_million: 900_000,
+                up_to_ms: request_ms + rng.range(1_500, 4_000),
+                for_ms: rng.range(200, 600),
             };
-            strike(plan, Family::Duplicates, Trigger::At { ms: ms.saturating_sub(rng.range(0, 400)) }, action);
+            strike(plan, Family::Duplicates, Trigger::At { ms: ms.saturating_sub(rng.range(0, 300)) }, action);
         }
     }
+}
+
+/// A member does not hear its coordinator for as long as its session lasts: it takes itself for out, and comes again
+/// while the coordinator, which heard it a little longer, still has it. What it had goes to the newcomer, and the offsets of
+/// the transaction that it was in come later, in the name of a generation that is over (KIP-447).
+fn while_it_copies(plan: &mut Plan, rng: &mut seed::Rng, member: u32, joins_ms: u64) {
+    let session_ms = plan.knobs.broker.group_session_timeout_ms;
+    let ms = joins_ms.saturating_sub(rng.range(0, session_ms));
+    let deaf = Action::Cut {
+        from: Target::Leader(Partition { topic: TopicRef::Offsets, partition: 0 }),
+        to: Target::Node(NodeName::new(Role::Client, member)),
+        both: false,
+        for_ms: session_ms + rng.range(0, 300) - 100,
+    };
+    strike(plan, Family::Net, Trigger::At { ms }, deaf);
+    let stuck = Action::Cut {
+        from: Target::Node(NodeName::new(Role::Client, member)),
+        to: Target::Leader(transactions_partition_of(plan, &format!("member-{member}"))),
+        both: true,
+        for_ms: session_ms + rng.range(800, 2_500),
+    };
+    strike(plan, Family::Net, Trigger::At { ms }, stuck);
 }
 
 fn member(client: &Client) -> Option<&Member> {
@@ -201,15 +240,25 @@ fn members(plan: &mut Plan, group: &str, commit: impl Fn(&mut seed::Rng) -> Comm
         GroupProtocol::RoundRobin,
         GroupProtocol::CooperativeSticky,
         GroupProtocol::CooperativeSticky,
+        GroupProtocol::CooperativeSticky,
+        GroupProtocol::CooperativeSticky,
         GroupProtocol::Consumer,
         GroupProtocol::Consumer,
     ]);
     let commit = commit(&mut rng);
     let static_members = rng.chance(1, 4);
     let firm = rng.range(2, 3);
-    for n in 0..firm + rng.range(1, 2) {
+    // Two after one another bring two rounds about, and a cooperative member can miss one and be of the next.
+    let cooperative = protocol == GroupProtocol::CooperativeSticky;
+    let pair_ms = cooperative.then(|| rng.range(200, 800));
+    let passing = if cooperative { 2 } else { rng.range(1, 2) };
+    let mut first: Vec<Stay> = Vec::new();
+    for n in 0..firm + passing {
         let stays = if n < firm {
             vec![Stay { from_ms: rng.range(0, 1_500), until_ms: None }]
+        } else if let Some(pair_ms) = pair_ms.filter(|_| !first.is_empty()) {
+            let later = |s: &Stay| Stay { from_ms: s.from_ms + pair_ms, until_ms: s.until_ms.map(|ms| ms + pair_ms) };
+            first.iter().map(later).collect()
         } else {
             let mut stays = Vec::new();
             let mut from_ms = rng.range(500, 3_000);
@@ -218,6 +267,7 @@ fn members(plan: &mut Plan, group: &str, commit: impl Fn(&mut seed::Rng) -> Comm
                 stays.push(Stay { from_ms, until_ms: Some(until_ms) });
                 from_ms = until_ms + rng.range(200, 3_000);
             }
+            first.clone_from(&stays);
             stays
         };
         let id = plan.clients.len() as u32;

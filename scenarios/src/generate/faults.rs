@@ -210,6 +210,13 @@ pub fn transactions_partition(plan: &Plan, rng: &mut Rng) -> Partition {
     Partition { topic: TopicRef::Transactions, partition: rng.range(0, partitions - 1) as i32 }
 }
 
+/// The partition of `__transaction_state` that holds this transactional id (Kafka: `Utils.abs(id.hashCode()) % partitions`).
+pub fn transactions_partition_of(plan: &Plan, transactional_id: &str) -> Partition {
+    let hash = transactional_id.encode_utf16().fold(0_i32, |h, unit| h.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let partitions = plan.knobs.broker.transactions_partitions;
+    Partition { topic: TopicRef::Transactions, partition: (hash & i32::MAX) % partitions as i32 }
+}
+
 /// Two different brokers, if there are several.
 fn broker_link(plan: &Plan, rng: &mut Rng) -> Option<(Target, Target)> {
     let brokers = plan.topology.brokers;

@@ -12,7 +12,7 @@ pub use base::{base, switch_off, topic, with_brokers, with_job};
 pub use event_time::{EventTime, JobText, events};
 pub use faults::{
     FaultSpace, Menu, broker_node, faults, lose_a_disk, persistence, side_of, some_transactional, strike,
-    transactions_partition, workload_partition,
+    transactions_partition, transactions_partition_of, workload_partition,
 };
 pub use producers::{Mix, cluster, cluster_of, mixed_producers, readers};
 

@@ -110,6 +110,12 @@ impl Inner {
                 self.cluster.groups.insert(group.clone(), coordinator.partition);
                 Observed::OffsetCommitted { group, topic, partition, offset }
             }
+            Probe::CommitStored { group, member, generation, coordinator } => {
+                if !self.cluster.is_latest(coordinator) {
+                    return;
+                }
+                Observed::CommitStored { group, member, generation }
+            }
             Probe::OffsetsLoaded { coordinator, offsets } => {
                 if !self.cluster.is_latest(coordinator) {
                     return;

@@ -52,6 +52,7 @@ fn facts(plan: &Plan, ending: &Ending) -> Facts {
         groups: groups(plan),
         compacted: plan.topics.iter().filter(|t| t.is_compacted()).map(|t| t.name.clone()).collect(),
         fetch_timeout_ns: plan.knobs.processor.as_ref().map_or(0, |p| p.fetch_timeout_ms * MS),
+        repeats_after_ns: Some(plan.knobs.client.request_timeout_ms * MS),
         clock_drift_ppm: drifts.max().unwrap_or(0),
     }
 }

@@ -48,6 +48,8 @@ pub enum Probe {
         producer_id: Option<i64>,
         coordinator: CoordinatorId,
     },
+    /// A member's commit is in the log, be it in an open transaction; in the name of this generation (or member epoch).
+    CommitStored { group: String, member: String, generation: i32, coordinator: CoordinatorId },
     /// A group coordinator has read its log and serves from now on, with these offsets: group, topic, partition, offset.
     OffsetsLoaded { coordinator: CoordinatorId, offsets: Vec<(String, String, i32, i64)> },
     /// A record about a group is stored: a generation and its assignment, an epoch, what a member has.

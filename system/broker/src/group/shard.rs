@@ -208,6 +208,7 @@ impl Shard {
     /// Stores offsets if their author may commit them. The check and the place in the log's order are one step: no later
     /// generation's records can come before a commit that was checked against an earlier one.
     pub async fn commit(&self, commit: Commit, author: &Author) -> ErrorCode {
+        let commit = Commit { author: Some(author.clone()), ..commit };
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return ErrorCode::NOT_COORDINATOR };
         let context = match self.ready() {
             Ok(context) => context,
@@ -247,7 +248,7 @@ impl Shard {
             return ErrorCode::NONE;
         }
         let offsets = places.into_iter().map(|p| (p, None)).collect();
-        self.store(Commit { group: group.to_owned(), offsets, transaction: None }, place).await
+        self.store(Commit { group: group.to_owned(), offsets, transaction: None, author: None }, place).await
     }
 
     /// Deletes an empty group with its offsets.
@@ -266,7 +267,7 @@ impl Shard {
         // Both in one step: nobody can join in between.
         let deleted = empty.is_some().then(|| self.request(group, Request::Delete));
         let offsets: Vec<_> = places.into_iter().map(|p| (p, None)).collect();
-        let commit = Commit { group: group.to_owned(), offsets, transaction: None };
+        let commit = Commit { group: group.to_owned(), offsets, transaction: None, author: None };
         let forgotten = (!commit.offsets.is_empty()).then(|| self.store(commit, place));
         if let Some(deleted) = deleted {
             match deleted.await {
@@ -369,7 +370,7 @@ impl Shard {
             }
             if !places.is_empty() {
                 let offsets = places.into_iter().map(|place| (place, None)).collect();
-                work.push(Work::Expired(Commit { group, offsets, transaction: None }));
+                work.push(Work::Expired(Commit { group, offsets, transaction: None, author: None }));
             }
         }
         if more {
@@ -480,6 +481,11 @@ impl Shard {
                 Work::Commit { commit, answer, .. } => {
                     let len = commit.offsets.len() as i64;
                     if base.is_ok() {
+                        if let Some(Author { member_id, generation, .. }) = &commit.author {
+                            let (coordinator, group) = (self.id(), commit.group.clone());
+                            let (member, generation) = (member_id.clone(), *generation);
+                            env::probe::probe(|| Probe::CommitStored { group, member, generation, coordinator });
+                        }
                         self.apply(inputs(commit, at, producer_id));
                     }
                     at += len;

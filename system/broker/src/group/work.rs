@@ -6,6 +6,7 @@ use protocol::ErrorCode;
 
 use super::offsets::{Committed, Input, Place};
 use super::records::{self, GroupRecord};
+use super::shard::Author;
 use crate::internal_topics::batch_of;
 use crate::partition::machine::Asked;
 use crate::txn::state::ProducerIdEpoch;
@@ -27,6 +28,8 @@ pub(crate) struct Commit {
     pub group: String,
     pub offsets: Vec<(Place, Option<Committed>)>,
     pub transaction: Option<InTransaction>,
+    /// In whose name; of a coordinator's own forgetting, nobody's.
+    pub author: Option<Author>,
 }
 
 pub(super) enum Work {
