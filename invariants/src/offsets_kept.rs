@@ -1,5 +1,5 @@
 //! **offsets-kept.** A committed offset that was acknowledged is there until a later commit replaces it, over failovers of
-//! its coordinator too.
+//! its coordinator too; and none is stored in the name of a generation that is over.
 //!
 //! Source: semantics rule 20; KIP-98 for offsets in transactions, KIP-447 for their members. Three looks: clients' own
 //! answers, as a register per group and partition in which an unknown commit may take effect at any time or never; what a
@@ -20,8 +20,9 @@ use crate::{Context, Kind, Property, Violations};
 
 pub(crate) const PROPERTY: Property = Property {
     name: "offsets-kept",
-    statement: "an acknowledged committed offset stays until a later commit, over failovers too",
-    source: "semantics rule 20, KIP-98",
+    statement: "an acknowledged committed offset stays until a later commit, over failovers too, and none is stored in the \
+                name of a generation that is over",
+    source: "semantics rule 20, KIP-98, KIP-447",
     kind: Kind::Safety,
     check,
 };

@@ -6,7 +6,7 @@
 //! is lost, until it hears that it has it again (KAFKA-14196).
 //!
 //! Not claimed: that every partition has an owner; that a member of an old generation has noticed (it is fenced, which
-//! offsets-kept sees).
+//! offsets-kept judges).
 
 use std::collections::{BTreeMap, BTreeSet};
 

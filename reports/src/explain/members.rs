@@ -15,6 +15,7 @@ const MAX_POLLS: usize = 6;
 const MAX_OTHERS: usize = 6;
 
 pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Story) {
+    stale_commits(case, names, clue, story);
     let Some(place) = place(case, clue) else { return };
     let offset = [&clue.origin, &clue.record]
         .into_iter()
@@ -25,6 +26,34 @@ pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Stor
     view.owners(names, story);
     view.polls(story);
     view.commits(names, story);
+}
+
+/// Commits that came into the log after the end of the generation in whose name they were made.
+fn stale_commits(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Story) {
+    let meant = |group: &str| clue.group.as_ref().is_none_or(|g| g == group);
+    let mut newest: BTreeMap<&str, i32> = BTreeMap::new();
+    let mut told = 0;
+    for seen in &case.history.observations {
+        match &seen.what {
+            Observed::GroupGeneration { group, generation, .. } if meant(group) => {
+                newest.insert(group, *generation);
+            }
+            Observed::GroupGone { group } => {
+                newest.remove(group.as_str());
+            }
+            Observed::CommitStored { group, member, generation } if *generation >= 0 && told < MAX_OTHERS => {
+                let Some(is) = newest.get(group.as_str()).filter(|is| *generation < **is) else { continue };
+                told += 1;
+                let what = format!(
+                    "stores a commit of {member} in generation {generation} of group {group}, though generation {is} is \
+                     in the log"
+                );
+                let who = names.observer(&seen.observer);
+                story.odd("commit of an earlier generation", StepKind::Broker, seen.at_ns, who, what);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The partition that a group reads: of the record, or of what it is a copy of.
@@ -531,6 +560,24 @@ mod tests {
                      was given 0";
         assert!(scene.odd(tell).contains(&named.to_owned()), "{:?}", scene.odd(tell));
         assert_eq!(scene.odd(tell).iter().filter(|odd| odd.contains("as another asked")).count(), 1);
+    }
+
+    #[test]
+    fn a_commit_of_an_earlier_generation_is_named() {
+        let mut scene = owned();
+        let commit = |scene: &mut Scene, generation| {
+            scene.see(0, Observed::CommitStored { group: "g".into(), member: "m1".into(), generation });
+        };
+        commit(&mut scene, 1);
+        generation(&mut scene, 2, "m2", &["m1"]);
+        commit(&mut scene, 2);
+        commit(&mut scene, -1);
+        assert_eq!(scene.odd(tell), [""; 0]);
+        commit(&mut scene, 1);
+        assert_eq!(
+            scene.odd(tell),
+            ["broker-0: stores a commit of m1 in generation 1 of group g, though generation 2 is in the log"]
+        );
     }
 
     #[test]
