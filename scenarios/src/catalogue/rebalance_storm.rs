@@ -27,6 +27,10 @@ pub const ENTRY: Entry = Entry {
 };
 
 const COPIES: &str = "copies";
+/// Joins after this are left alone: by then a group is often in a round that waits for somebody, and nothing comes of it.
+const AT_JOINS_MS: u64 = 5_000;
+/// Between two that come one after the other.
+const PAIR_MS: (u64, u64) = (450, 900);
 
 fn generate(seed: u64, families: &Families) -> Plan {
     let mut plan = base(ENTRY.name, seed, families);
@@ -117,33 +121,48 @@ fn at_steps(plan: &mut Plan) {
     }
 }
 
-/// A member that was there before misses what a newcomer brings about: it is cut off before it asks for its part, and owns
-/// by the generation before; or what it commits comes late, and finds the next generation (KAFKA-13419, KAFKA-9823).
-fn at_joins(plan: &mut Plan) {
-    let mut rng = stream(plan, "joins", &[]);
+/// Somebody joins a group of the classic protocol.
+struct Join {
+    ms: u64,
+    /// Who of the group is there, but for the one that came first: it leads, and all wait for its word.
+    others: Vec<u32>,
+    cooperative: bool,
+    copies: bool,
+}
+
+/// The joins of those that come and go. Of two that come one soon after the other, the first.
+fn joins(plan: &Plan) -> Vec<Join> {
     let members: Vec<(u32, &Member)> = plan.clients.iter().filter_map(|c| Some((c.id, member(c)?))).collect();
-    // When somebody joins, who of the group is there, and whether it is cooperative.
-    let mut joins: Vec<(u64, Vec<u32>, bool, bool)> = Vec::new();
+    let mut joins = Vec::new();
     for (newcomer, m) in &members {
         if m.protocol == GroupProtocol::Consumer || m.stays.iter().any(|s| s.until_ms.is_none()) {
             continue;
         }
-        for ms in m.stays.iter().map(|s| s.from_ms).filter(|ms| *ms < 11_000) {
-            let others = members.iter().filter(|(id, other)| id != newcomer && other.group == m.group);
+        let others: Vec<_> =
+            members.iter().filter(|(id, other)| id != newcomer && other.group == m.group).copied().collect();
+        for ms in m.stays.iter().map(|s| s.from_ms).filter(|ms| *ms < AT_JOINS_MS) {
             let since = |other: &Member| other.stays.iter().map(|s| s.from_ms).filter(|from_ms| *from_ms <= ms).max();
             let mut there: Vec<(Option<u64>, u32)> =
-                others.filter(|(_, other)| other.is_there(ms)).map(|(id, other)| (since(other), *id)).collect();
+                others.iter().filter(|(_, o)| o.is_there(ms)).map(|(id, o)| (since(o), *id)).collect();
             there.sort_unstable();
-            // Whoever was there first leads, and all wait for its word.
-            let there: Vec<u32> = there.iter().skip(usize::from(there.len() > 1)).map(|(_, id)| *id).collect();
-            if !there.is_empty() {
-                let copies = matches!(m.commit, Commit::Transaction { .. });
-                joins.push((ms, there, m.protocol == GroupProtocol::CooperativeSticky, copies));
+            let is_second = there.last().is_some_and(|(since, _)| since.is_some_and(|since| since + PAIR_MS.1 >= ms));
+            let cooperative = m.protocol == GroupProtocol::CooperativeSticky;
+            if there.is_empty() || (cooperative && is_second) {
+                continue;
             }
+            let others = there.iter().skip(usize::from(there.len() > 1)).map(|(_, id)| *id).collect();
+            joins.push(Join { ms, others, cooperative, copies: matches!(m.commit, Commit::Transaction { .. }) });
         }
     }
-    for (ms, there, cooperative, copies) in joins {
-        let member = *rng.choose(&there);
+    joins
+}
+
+/// A member that was there before misses what a newcomer brings about: it is cut off before it asks for its part, and owns
+/// by the generation before; or what it commits comes late, and finds the next generation (KAFKA-13419, KAFKA-9823).
+fn at_joins(plan: &mut Plan) {
+    let mut rng = stream(plan, "joins", &[]);
+    for Join { ms, others, cooperative, copies } in joins(plan) {
+        let member = *rng.choose(&others);
         let node = Target::Node(NodeName::new(Role::Client, member));
         let request_ms = plan.knobs.client.request_timeout_ms;
         if copies && rng.chance(1, 4) {
@@ -250,7 +269,7 @@ fn members(plan: &mut Plan, group: &str, commit: impl Fn(&mut seed::Rng) -> Comm
     let firm = rng.range(2, 3);
     // Two after one another bring two rounds about, and a cooperative member can miss one and be of the next.
     let cooperative = protocol == GroupProtocol::CooperativeSticky;
-    let pair_ms = cooperative.then(|| rng.range(200, 800));
+    let pair_ms = cooperative.then(|| rng.range(PAIR_MS.0, PAIR_MS.1));
     let passing = if cooperative { 2 } else { rng.range(1, 2) };
     let mut first: Vec<Stay> = Vec::new();
     for n in 0..firm + passing {
@@ -261,7 +280,8 @@ fn members(plan: &mut Plan, group: &str, commit: impl Fn(&mut seed::Rng) -> Comm
             first.iter().map(later).collect()
         } else {
             let mut stays = Vec::new();
-            let mut from_ms = rng.range(500, 3_000);
+            // Not before the first have shared out what there is, if it is to be missed.
+            let mut from_ms = if cooperative { rng.range(1_800, 3_200) } else { rng.range(500, 3_000) };
             while from_ms < 12_000 {
                 let until_ms = from_ms + rng.range(400, 4_000);
                 stays.push(Stay { from_ms, until_ms: Some(until_ms) });
