@@ -569,7 +569,7 @@ mod tests {
             scene.see(0, Observed::CommitStored { group: "g".into(), member: "m1".into(), generation });
         };
         commit(&mut scene, 1);
-        generation(&mut scene, 2, "m2", &["m1"]);
+        generation(&mut scene, 2, "m1", &["m2"]);
         commit(&mut scene, 2);
         commit(&mut scene, -1);
         assert_eq!(scene.odd(tell), [""; 0]);
