@@ -157,8 +157,9 @@ fn joins(plan: &Plan) -> Vec<Join> {
     joins
 }
 
-/// A member that was there before misses what a newcomer brings about: it is cut off before it asks for its part, and owns
-/// by the generation before; or what it commits comes late, and finds the next generation (KAFKA-13419, KAFKA-9823).
+/// A member that was there before misses what a newcomer brings about. It is cut off before it asks for its part, so that it
+/// is in the next round with what it had by the generation before (KAFKA-13419), and stands still before its part of that
+/// round: the others have theirs first. Or what it commits comes late, and finds the next generation (KAFKA-9823).
 fn at_joins(plan: &mut Plan) {
     let mut rng = stream(plan, "joins", &[]);
     for Join { ms, others, cooperative, copies } in joins(plan) {
