@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Regression: rebalance_storm 186.
+    /// Regression: a plan of rebalance_storm; its run failed here though nothing was lost.
     #[test]
     fn a_commit_that_was_sent_twice_may_be_heard_twice() {
         let ok = || OpResult::Ok { offset: None };

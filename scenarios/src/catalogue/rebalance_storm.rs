@@ -204,6 +204,7 @@ fn while_it_copies(plan: &mut Plan, rng: &mut seed::Rng, member: u32, joins_ms: 
         for_ms: session_ms + rng.range(0, 300) - 100,
     };
     strike(plan, Family::Net, Trigger::At { ms }, deaf);
+    // A member's transactional id is of its client's number.
     let stuck = Action::Cut {
         from: Target::Node(NodeName::new(Role::Client, member)),
         to: Target::Leader(transactions_partition_of(plan, &format!("member-{member}"))),

@@ -468,3 +468,17 @@ fn crash_point(plan: &Plan, rng: &mut Rng, space: FaultSpace, menu: Menu) -> Opt
     };
     Some((Trigger::CrashPoint(point), action))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "foo".hashCode() is 101574, "polygenelubricants".hashCode() the smallest integer, of which `Utils.abs` makes 0.
+    #[test]
+    fn a_transactional_id_is_where_kafka_puts_it() {
+        let mut plan = crate::generate::base("hash", 1, &Family::ALL.into_iter().collect());
+        plan.knobs.broker.transactions_partitions = 1_000;
+        let at = |id| transactions_partition_of(&plan, id).partition;
+        assert_eq!((at("foo"), at("polygenelubricants"), at("")), (574, 0, 0));
+    }
+}

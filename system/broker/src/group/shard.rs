@@ -208,7 +208,6 @@ impl Shard {
     /// Stores offsets if their author may commit them. The check and the place in the log's order are one step: no later
     /// generation's records can come before a commit that was checked against an earlier one.
     pub async fn commit(&self, commit: Commit, author: &Author) -> ErrorCode {
-        let commit = Commit { author: Some(author.clone()), ..commit };
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return ErrorCode::NOT_COORDINATOR };
         let context = match self.ready() {
             Ok(context) => context,
@@ -228,7 +227,7 @@ impl Shard {
             Vec::new()
         });
         match checked {
-            Ok(()) => self.store(commit, place).await,
+            Ok(()) => self.store(commit, Some(author.clone()), place).await,
             Err(error) => error,
         }
     }
@@ -248,7 +247,7 @@ impl Shard {
             return ErrorCode::NONE;
         }
         let offsets = places.into_iter().map(|p| (p, None)).collect();
-        self.store(Commit { group: group.to_owned(), offsets, transaction: None, author: None }, place).await
+        self.store(Commit { group: group.to_owned(), offsets, transaction: None }, None, place).await
     }
 
     /// Deletes an empty group with its offsets.
@@ -267,8 +266,8 @@ impl Shard {
         // Both in one step: nobody can join in between.
         let deleted = empty.is_some().then(|| self.request(group, Request::Delete));
         let offsets: Vec<_> = places.into_iter().map(|p| (p, None)).collect();
-        let commit = Commit { group: group.to_owned(), offsets, transaction: None, author: None };
-        let forgotten = (!commit.offsets.is_empty()).then(|| self.store(commit, place));
+        let commit = Commit { group: group.to_owned(), offsets, transaction: None };
+        let forgotten = (!commit.offsets.is_empty()).then(|| self.store(commit, None, place));
         if let Some(deleted) = deleted {
             match deleted.await {
                 Ok(Reply::Deleted(ErrorCode::NONE)) => {}
@@ -282,9 +281,14 @@ impl Shard {
         }
     }
 
-    fn store(&self, commit: Commit, place: OwnedSemaphorePermit) -> impl Future<Output = ErrorCode> + use<> {
+    fn store(
+        &self,
+        commit: Commit,
+        author: Option<Author>,
+        place: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ErrorCode> + use<> {
         let (tx, rx) = oneshot::channel();
-        let _ = self.queue.send(Work::Commit { commit, answer: tx, _place: place });
+        let _ = self.queue.send(Work::Commit { commit, author, answer: tx, _place: place });
         async move { rx.await.unwrap_or(ErrorCode::NOT_COORDINATOR) }
     }
 
@@ -370,7 +374,7 @@ impl Shard {
             }
             if !places.is_empty() {
                 let offsets = places.into_iter().map(|place| (place, None)).collect();
-                work.push(Work::Expired(Commit { group, offsets, transaction: None, author: None }));
+                work.push(Work::Expired(Commit { group, offsets, transaction: None }));
             }
         }
         if more {
@@ -478,12 +482,11 @@ impl Shard {
         let mut at = base.unwrap_or(0);
         for one in batch.work {
             match one {
-                Work::Commit { commit, answer, .. } => {
+                Work::Commit { commit, author, answer, .. } => {
                     let len = commit.offsets.len() as i64;
                     if base.is_ok() {
-                        if let Some(Author { member_id, generation, .. }) = &commit.author {
+                        if let Some(Author { member_id: member, generation, .. }) = author {
                             let (coordinator, group) = (self.id(), commit.group.clone());
-                            let (member, generation) = (member_id.clone(), *generation);
                             env::probe::probe(|| Probe::CommitStored { group, member, generation, coordinator });
                         }
                         self.apply(inputs(commit, at, producer_id));

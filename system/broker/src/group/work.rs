@@ -28,13 +28,13 @@ pub(crate) struct Commit {
     pub group: String,
     pub offsets: Vec<(Place, Option<Committed>)>,
     pub transaction: Option<InTransaction>,
-    /// In whose name; of a coordinator's own forgetting, nobody's.
-    pub author: Option<Author>,
 }
 
 pub(super) enum Work {
     Commit {
         commit: Commit,
+        /// In whose name; nobody's if it forgets.
+        author: Option<Author>,
         answer: oneshot::Sender<ErrorCode>,
         _place: OwnedSemaphorePermit,
     },

@@ -84,7 +84,7 @@ pub(crate) async fn commit(context: &Rc<Context>, version: i16, request: OffsetC
         let group = request.group_id.as_str().to_owned();
         let offsets = std::mem::take(&mut asked.offsets);
         code = match context.groups().shard(&group).await {
-            Ok(shard) => shard.commit(Commit { group, offsets, transaction: None, author: None }, &author).await,
+            Ok(shard) => shard.commit(Commit { group, offsets, transaction: None }, &author).await,
             Err(error) => error,
         };
         // Clients of before the consumer protocol know no member epochs.
@@ -127,7 +127,7 @@ pub(crate) async fn txn_commit(
         let offsets = std::mem::take(&mut asked.offsets);
         let id = request.transactional_id.as_str();
         let producer = ProducerIdEpoch::new(request.producer_id.0, request.producer_epoch);
-        let commit = Commit { group, offsets, transaction: None, author: None };
+        let commit = Commit { group, offsets, transaction: None };
         let joins = version >= TXN_OFFSET_COMMIT_JOINS;
         code = txn_commit_one(context, commit, &author, (id, producer), joins).await.err().unwrap_or_default();
         // Clients of before know only the older code.
