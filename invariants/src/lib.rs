@@ -23,6 +23,7 @@ mod failed_absent;
 pub mod fixture;
 mod high_watermark;
 mod idleness;
+mod in_sync_holds;
 mod last_stable_offset;
 mod logs_agree;
 mod metadata_kept;
@@ -89,6 +90,7 @@ pub fn all() -> &'static [Property] {
         read_equals_disk::PROPERTY,
         logs_agree::PROPERTY,
         one_leader::PROPERTY,
+        in_sync_holds::PROPERTY,
         copied_once::PROPERTY,
         metadata_kept::PROPERTY,
         single_owner::PROPERTY,

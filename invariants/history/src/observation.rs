@@ -74,6 +74,16 @@ pub enum Observed {
         partition_epoch: i32,
         isr: Vec<u32>,
     },
+    /// Committed metadata: a broker registered anew, and this is its epoch. What it was seen to hold before does not count.
+    BrokerRegistered {
+        broker: u32,
+        broker_epoch: i64,
+    },
+    /// The observer is this broker, up and registered with this epoch.
+    BrokerStarted {
+        broker: u32,
+        broker_epoch: i64,
+    },
     /// What a follower knows of the high watermark; it lags the leader's.
     FollowerHighWatermark {
         topic: String,
@@ -183,7 +193,8 @@ pub enum Observed {
     },
 }
 
-/// What a broker does with its copy of a log. No check judges by it: it tells people how things came about.
+/// What a broker does with its copy of a log. It tells people how things came about; one check judges by it,
+/// in-sync-holds, since what a replica held in a life that is over is on no disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LogEvent {

@@ -61,7 +61,7 @@ pub const BROKER_PROPERTIES: &[&str] = &[
     "read-equals-disk",
 ];
 
-const REPLICATION: &[&str] = &["logs-agree", "one-leader", "metadata-kept", "transactions-end"];
+const REPLICATION: &[&str] = &["logs-agree", "one-leader", "in-sync-holds", "metadata-kept", "transactions-end"];
 
 const PROCESSOR: &[&str] = &["window-exactly-once", "idleness", "conservation", "watermark-monotonic", "convergence"];
 

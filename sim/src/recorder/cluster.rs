@@ -8,6 +8,7 @@ use std::hash::Hasher;
 
 use broker::group::consumer::Current as Part;
 use broker::group::records::GroupRecord;
+use broker::metadata::records::{MetadataRecord, RegisterBroker};
 use broker::probe::{CoordinatorId, Probe};
 use broker::txn::state::State;
 use bytes::Bytes;
@@ -55,11 +56,20 @@ impl Cluster {
 impl Inner {
     pub(super) fn broker(&mut self, at: Current, probe: Probe) {
         let what = match probe {
-            Probe::Metadata { record } => {
-                if let broker::metadata::records::MetadataRecord::Topic { name, topic_id } = record {
+            Probe::Metadata { record } => match record {
+                MetadataRecord::Topic { name, topic_id } => {
                     self.cluster.topics.insert(topic_id, name);
+                    return;
                 }
-                return;
+                MetadataRecord::RegisterBroker(RegisterBroker { broker_id, broker_epoch, .. }) => {
+                    let Ok(broker) = u32::try_from(broker_id) else { return };
+                    Observed::BrokerRegistered { broker, broker_epoch }
+                }
+                _ => return,
+            },
+            Probe::Started { node_id, broker_epoch } => {
+                let Ok(broker) = u32::try_from(node_id) else { return };
+                Observed::BrokerStarted { broker, broker_epoch }
             }
             Probe::MetadataApplied { offset, records, epoch, crc } => {
                 for n in 0..records {
@@ -145,10 +155,7 @@ impl Inner {
                 }
                 return;
             }
-            Probe::Started { .. }
-            | Probe::Voted { .. }
-            | Probe::MetadataCommitted { .. }
-            | Probe::CoordinatorReloaded { .. } => return,
+            Probe::Voted { .. } | Probe::MetadataCommitted { .. } | Probe::CoordinatorReloaded { .. } => return,
         };
         self.observed(at, what);
     }

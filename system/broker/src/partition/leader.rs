@@ -68,7 +68,9 @@ pub struct Remote {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Pending {
     attempt: u64,
-    isr: BTreeSet<i32>,
+    /// Each with the broker epoch in which it was seen in sync. A change that is asked for again names these too: a broker
+    /// that began a new life between an ask that was lost and the next may have less (KIP-903).
+    isr: BTreeMap<i32, i64>,
     /// The controller has another state than this leader: its answer says nothing about the set, the image will.
     behind: bool,
 }
@@ -166,7 +168,7 @@ impl Leader {
     }
 
     fn in_maximal_isr(&self, replica: i32) -> bool {
-        self.isr.contains(&replica) || self.pending.as_ref().is_some_and(|p| p.isr.contains(&replica))
+        self.isr.contains(&replica) || self.pending.as_ref().is_some_and(|p| p.isr.contains_key(&replica))
     }
 
     /// What the high watermark may go up to: `secured` is how far this node itself counts, `end` where its log ends.
@@ -274,18 +276,19 @@ impl Leader {
 
     fn ask(&mut self, isr: BTreeSet<i32>) -> Ask {
         self.attempts += 1;
+        let epoch = |r: &i32| self.remotes.get(r).map_or(UNKNOWN_BROKER_EPOCH, |m| m.broker_epoch);
+        let isr = isr.iter().map(|r| (*r, epoch(r))).collect();
         self.pending = Some(Pending { attempt: self.attempts, isr, behind: false });
         self.asked(Duration::ZERO)
     }
 
     fn asked(&self, after: Duration) -> Ask {
         let Some(pending) = &self.pending else { unreachable!("asked for a change") };
-        let epoch = |r: &i32| self.remotes.get(r).map_or(UNKNOWN_BROKER_EPOCH, |m| m.broker_epoch);
         Ask {
             attempt: pending.attempt,
             leader_epoch: self.leader_epoch,
             partition_epoch: self.partition_epoch,
-            isr: pending.isr.iter().map(|r| (*r, epoch(r))).collect(),
+            isr: pending.isr.iter().map(|(broker, epoch)| (*broker, *epoch)).collect(),
             after,
         }
     }
@@ -439,6 +442,22 @@ mod tests {
         l.fetched(&Fetched { broker_epoch: 30, eligible_epoch: Some(30), ..fetch(2, 4, 10) }, NOW);
         assert!(!l.fetched(&fetch(2, 10, 10), NOW), "the earlier life comes late");
         assert_eq!(l.remotes()[&2].end, Some(4));
+    }
+
+    #[test]
+    fn a_change_that_is_asked_for_again_names_the_lives_it_was_made_for() {
+        let mut l = leader(&[1], 1, 10);
+        l.fetched(&fetch(2, 10, 10), NOW);
+        let ask = l.maybe_expand(2, 10, 0, NOW).unwrap();
+        // It lost power and has less now; the ask was lost as well.
+        l.fetched(&Fetched { broker_epoch: 30, eligible_epoch: Some(30), ..fetch(2, 4, 10) }, NOW);
+        let again = l.answered(ask.attempt, Err(ErrorCode::REQUEST_TIMED_OUT), NOW).unwrap();
+        assert_eq!(again.isr, [(1, -1), (2, 20)]);
+        l.answered(ask.attempt, Err(ErrorCode::INELIGIBLE_REPLICA), NOW);
+        let later = NOW + ISR_BACKOFF;
+        assert_eq!(l.maybe_expand(2, 10, 0, later), None, "it lacks the end");
+        l.fetched(&Fetched { broker_epoch: 30, eligible_epoch: Some(30), ..fetch(2, 10, 10) }, later);
+        assert_eq!(l.maybe_expand(2, 10, 0, later).unwrap().isr, [(1, -1), (2, 30)]);
     }
 
     #[test]
