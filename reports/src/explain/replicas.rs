@@ -229,6 +229,25 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// What a member of the in-sync set that a leader asks for lacks: the beginning of the leader's epoch, or, if it is to
+    /// join, what is committed.
+    fn lacking(&self, who: &str, leader_epoch: i32, isr: &[i32]) -> Option<String> {
+        let (_, _, start) = self.leader.as_ref().filter(|(_, epoch, _)| *epoch == leader_epoch)?;
+        let high = self.high.min(self.copies.get(who)?.end);
+        let members = self.isr.get(who).map_or(&[][..], |(_, isr)| isr);
+        isr.iter().find_map(|id| {
+            let member = format!("broker-{id}");
+            let end = self.copies.get(&member)?.end;
+            if end < *start {
+                Some(format!("{member} ends at {end} and epoch {leader_epoch} begins at {start}"))
+            } else if end < high && !members.contains(id) {
+                Some(format!("{member} ends at {end} and the high watermark is {high}"))
+            } else {
+                None
+            }
+        })
+    }
+
     /// How a broker has the in-sync set; one that restarts tells of earlier ones again.
     fn in_sync(&mut self, who: &str, partition_epoch: i32, isr: Vec<i32>) {
         self.replicas = self.replicas.max(isr.len());
@@ -293,16 +312,8 @@ impl<'a> Watch<'a> {
                 self.tell(story, Weight::Own, at_ns, who, format!("begins {name} anew at {offset}"));
             }
             LogEvent::IsrAsked { leader_epoch, isr } => {
-                let Some((_, _, start)) = self.leader.as_ref().filter(|(_, e, _)| e == leader_epoch) else { return };
-                let short = isr.iter().map(|id| format!("broker-{id}")).find_map(|member| {
-                    let end = self.copies.get(&member)?.end;
-                    (end < *start).then_some((member, end))
-                });
-                if let Some((member, end)) = short {
-                    let what = format!(
-                        "asks for the in-sync set {isr:?} of {name}, though {member} ends at {end} and epoch \
-                         {leader_epoch} begins at {start}"
-                    );
+                if let Some(lacking) = self.lacking(who, *leader_epoch, isr) {
+                    let what = format!("asks for the in-sync set {isr:?} of {name}, though {lacking}");
                     self.odd(story, "joins", at_ns, who, what);
                 }
             }
