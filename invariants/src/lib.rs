@@ -47,6 +47,7 @@ pub use chain::Marker;
 pub use context::{Context, Fate};
 pub use evidence::{Evidence, Published, SourceRecord};
 use history::{History, Outcome, Verdict, Violation, Witness};
+pub use offsets_kept::{StaleCommit, stale_commits};
 pub use report::{Report, check_rows};
 pub use view::{JobView, JudgedView, PaneView, WatermarkView};
 

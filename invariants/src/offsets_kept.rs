@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use history::{Observed, Op, OpId, OpKind, OpResult, Verdict, Witness};
+use history::{Observation, Observed, Op, OpId, OpKind, OpResult, Verdict, Witness};
 
 use crate::{Context, Kind, Property, Violations};
 
@@ -44,11 +44,24 @@ fn is_repeated(context: &Context<'_>, op: &Op) -> bool {
     context.history.facts.repeats_after_ns.is_some_and(|limit| took.is_none_or(|took| took >= limit))
 }
 
-/// No commit comes into the log after a generation later than its own. A commit is judged and gets its place in the log in
-/// one step, so it is in order there even if its transaction ends later.
-fn generations(context: &Context<'_>, found: &mut Violations) {
+/// A commit that came into the log after the end of the generation in whose name it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaleCommit<'a> {
+    /// The coordinator's word that it is stored.
+    pub seen: &'a Observation,
+    pub group: &'a str,
+    pub member: &'a str,
+    pub generation: i32,
+    /// The one that was durable by then, and since when.
+    pub newest: i32,
+    pub since_ns: u64,
+}
+
+/// In order of time. A commit is judged and gets its place in the log in one step, so it is in order there even if its
+/// transaction ends later.
+pub fn stale_commits(observations: &[Observation]) -> impl Iterator<Item = StaleCommit<'_>> {
     let mut newest: BTreeMap<&str, (i32, u64)> = BTreeMap::new();
-    for seen in &context.history.observations {
+    observations.iter().filter_map(move |seen| {
         match &seen.what {
             Observed::GroupGeneration { group, generation, .. } => {
                 newest.insert(group, (*generation, seen.at_ns));
@@ -57,15 +70,22 @@ fn generations(context: &Context<'_>, found: &mut Violations) {
                 newest.remove(group.as_str());
             }
             Observed::CommitStored { group, member, generation } if *generation >= 0 => {
-                let Some((is, since_ns)) = newest.get(group.as_str()).filter(|(is, _)| generation < is) else {
-                    continue;
-                };
-                let witness = Witness::at(format_args!("group {group} generation {generation}")).about(member);
-                let witness = witness.expected(format_args!("ILLEGAL_GENERATION: {is} is durable since {since_ns} ns"));
-                found.add(None, "a commit of an earlier generation is taken", witness.found("its offsets are stored"));
+                let (newest, since_ns) = newest.get(group.as_str()).copied().filter(|(is, _)| generation < is)?;
+                return Some(StaleCommit { seen, group, member, generation: *generation, newest, since_ns });
             }
             _ => {}
         }
+        None
+    })
+}
+
+/// No commit comes into the log after a generation later than its own.
+fn generations(context: &Context<'_>, found: &mut Violations) {
+    for stale in stale_commits(&context.history.observations) {
+        let StaleCommit { group, member, generation, newest, since_ns, .. } = stale;
+        let witness = Witness::at(format_args!("group {group} generation {generation}")).about(member);
+        let witness = witness.expected(format_args!("ILLEGAL_GENERATION: {newest} is durable since {since_ns} ns"));
+        found.add(None, "a commit of an earlier generation is taken", witness.found("its offsets are stored"));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use history::{Observed, Observer, Op, OpId, OpKind, OpResult, TopicPartition};
+use invariants::{StaleCommit, stale_commits as all_stale_commits};
 
 use super::clue::Clue;
 use super::names::Names;
@@ -31,28 +32,14 @@ pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Stor
 /// Commits that came into the log after the end of the generation in whose name they were made.
 fn stale_commits(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Story) {
     let meant = |group: &str| clue.group.as_ref().is_none_or(|g| g == group);
-    let mut newest: BTreeMap<&str, i32> = BTreeMap::new();
-    let mut told = 0;
-    for seen in &case.history.observations {
-        match &seen.what {
-            Observed::GroupGeneration { group, generation, .. } if meant(group) => {
-                newest.insert(group, *generation);
-            }
-            Observed::GroupGone { group } => {
-                newest.remove(group.as_str());
-            }
-            Observed::CommitStored { group, member, generation } if *generation >= 0 && told < MAX_OTHERS => {
-                let Some(is) = newest.get(group.as_str()).filter(|is| *generation < **is) else { continue };
-                told += 1;
-                let what = format!(
-                    "stores a commit of {member} in generation {generation} of group {group}, though generation {is} is \
-                     in the log"
-                );
-                let who = names.observer(&seen.observer);
-                story.odd("commit of an earlier generation", StepKind::Broker, seen.at_ns, who, what);
-            }
-            _ => {}
-        }
+    let stale = all_stale_commits(&case.history.observations).filter(|stale| meant(stale.group));
+    for StaleCommit { seen, group, member, generation, newest, .. } in stale.take(MAX_OTHERS) {
+        let what = format!(
+            "stores a commit of {member} in generation {generation} of group {group}, though generation {newest} is in the \
+             log"
+        );
+        let who = names.observer(&seen.observer);
+        story.odd("commit of an earlier generation", StepKind::Broker, seen.at_ns, who, what);
     }
 }
 
