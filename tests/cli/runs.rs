@@ -166,3 +166,19 @@ fn lists_and_completions_are_not_empty() {
     let output = streamproof(dir.path(), &["completions", "bash"]);
     assert!(String::from_utf8(output.stdout).unwrap().contains("_streamproof()"));
 }
+
+#[test]
+fn a_replay_with_its_log_is_the_same_run_past_a_pause_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/regressions/deposed-leader-asked-for-an-epoch.json");
+    let replay = |log: &[&str]| {
+        let output = streamproof(dir.path(), &[&["replay", plan], log].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", transcript(&output));
+        output
+    };
+    let (quiet, told) = (replay(&[]), replay(&["--log", "debug"]));
+    assert_eq!(quiet.stdout, told.stdout, "hashes and all");
+    let log = String::from_utf8(told.stderr).unwrap();
+    let at = |what: &str| log.lines().position(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {log}"));
+    assert!(at(" pause node=") < at(" resume node="), "{log}");
+}
