@@ -135,19 +135,13 @@ fn an_in_sync_set_with_one_that_is_short_of_the_epoch_is_named() {
 
 #[test]
 fn an_in_sync_set_with_a_newcomer_that_is_short_of_what_is_committed_is_named() {
-    let mut scene = Scene::new();
-    scene.leads(0, 1, 0);
-    scene.log(1, LogEvent::Followed { leader_epoch: 1, leader: Some(0), end: 0 });
-    scene.in_sync(0, &[0]);
-    append(&mut scene, 0, 0, batch(7, 0, 0));
-    scene.log(0, LogEvent::Flushed { offset: 1 });
-    scene.high_watermark(0, 1);
-    scene.log(0, LogEvent::IsrAsked { leader_epoch: 1, isr: vec![0, 1] });
+    let mut scene = replicated();
+    scene.log(2, LogEvent::Opened { start: 0, end: 0, first_open: None, aborted: None });
+    scene.log(0, LogEvent::IsrAsked { leader_epoch: 1, isr: vec![0, 1, 2] });
     assert_eq!(
         scene.odd(tell),
-        [
-            "broker-0: asks for the in-sync set [0, 1] of events-0, though broker-1 ends at 0 and the high watermark is 1"
-        ]
+        ["broker-0: asks for the in-sync set [0, 1, 2] of events-0, though broker-2 ends at 0 and the high watermark \
+             is 1"]
     );
 }
 
