@@ -47,6 +47,19 @@ struct Ask<'a> {
     ends: BTreeMap<Life, i64>,
 }
 
+impl Ask<'_> {
+    /// That the life that was taken in held a log up to `end` only, or none.
+    fn against(&self, at: Partition<'_>, end: Option<i64>) -> Witness {
+        let Ask { high, at_ns, .. } = self;
+        let held = match end {
+            Some(end) => format!("a log up to {end} in that life"),
+            None => "no log opened in that life".to_owned(),
+        };
+        let due = format!("a log up to {high}, committed by {at_ns} ns, when its leader asked");
+        Witness::offset(at.0, at.1, end.unwrap_or_default()).expected(due).found(held)
+    }
+}
+
 /// A state of a partition that was committed.
 struct Change<'a> {
     leader_epoch: i32,
@@ -100,20 +113,13 @@ fn check(context: &Context<'_>) -> Verdict {
                     let (true, Some(epoch)) = (asked, epoch) else { continue };
                     let Some(entered) = lives.get(&(*broker, *epoch)) else { continue };
                     let end = ask.ends.get(entered).copied();
-                    if end.is_some_and(|end| end >= ask.high) || !told.insert((at, *partition_epoch, *broker)) {
-                        continue;
-                    }
-                    let held = match end {
-                        Some(end) => format!("a log up to {end} in that life"),
-                        None => "no log opened in that life".to_owned(),
-                    };
-                    let witness = Witness::offset(at.0, at.1, end.unwrap_or_default())
-                        .about(format_args!(
+                    if end.is_none_or(|end| end < ask.high) && told.insert((at, *partition_epoch, *broker)) {
+                        let who = format!(
                             "broker {broker}, registered with epoch {epoch}, enters with partition epoch {partition_epoch}"
-                        ))
-                        .expected(format_args!("a log up to {}, committed by {} ns, when its leader asked", ask.high, ask.at_ns))
-                        .found(held);
-                    found.add(None, "a broker entered the in-sync set without what is committed", witness);
+                        );
+                        let message = "a broker entered the in-sync set without what is committed";
+                        found.add(None, message, ask.against(at, end).about(who));
+                    }
                 }
             }
             _ => {}

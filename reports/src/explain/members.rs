@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use history::{Observed, Observer, Op, OpId, OpKind, OpResult, TopicPartition};
-use invariants::{StaleCommit, stale_commits as all_stale_commits};
+use invariants::StaleCommit;
 
 use super::clue::Clue;
 use super::names::Names;
@@ -32,7 +32,7 @@ pub(super) fn tell(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Stor
 /// Commits that came into the log after the end of the generation in whose name they were made.
 fn stale_commits(case: &Case<'_>, names: &Names, clue: &Clue, story: &mut Story) {
     let meant = |group: &str| clue.group.as_ref().is_none_or(|g| g == group);
-    let stale = all_stale_commits(&case.history.observations).filter(|stale| meant(stale.group));
+    let stale = invariants::stale_commits(&case.history.observations).filter(|stale| meant(stale.group));
     for StaleCommit { seen, group, member, generation, newest, .. } in stale.take(MAX_OTHERS) {
         let what = format!(
             "stores a commit of {member} in generation {generation} of group {group}, though generation {newest} is in the \
